@@ -1,0 +1,168 @@
+"""Which components go first: one global sort over every twin of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy.optimize import isotonic_regression
+
+from adaptwin_widgets.anatomy import Twin, parameters_per_rank
+from adaptwin_widgets.cost import cost
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.plan import RankPlan, matches, shape_of
+from adaptwin_widgets.spectra import Spectra
+
+if TYPE_CHECKING:
+    from adaptwin_widgets.sensitivity import Sensitivity
+
+FLOOR = 1  # every head keeps a rank, every feed-forward pair a neuron
+
+
+class Queue(NamedTuple):
+    """Components in the order in which they go: head [n] (position in `heads`), parameters freed so far [n],
+    worth a parameter [n], ascending. heads: (twin, head) of each position."""
+
+    head: np.ndarray
+    freed: np.ndarray
+    worth: np.ndarray
+    heads: list[tuple[Twin, int]]
+
+
+def queue(
+    spectra: Spectra,
+    sides: Iterable[str],
+    sensitivity: Sensitivity | None = None,
+    locked: Iterable[str] = (),
+) -> Queue:
+    """Sort every removable component of these sides ("encoder", "decoder") by damage per parameter.
+
+    The components of one twin, all its heads together, go in the order of their energy; the damage done by then
+    is its share of the twin's energy, or what `sensitivity` measured for that share. Marginal damages are made
+    monotone by their convex hull, so that a threshold always removes a tail and the sort is optimal.
+    """
+    sides, locked = set(sides), tuple(locked)
+    head, price, worth, names = [], [], [], []
+    for twin, values in spectra.values.items():
+        if twin.side not in sides or any(matches(str(twin), lock) for lock in locked):
+            continue
+        energy = values[:, FLOOR:] ** 2
+        total = float((values**2).sum()) or 1.0
+        order = np.argsort(energy.ravel(), kind="stable")
+        tail = np.cumsum(energy.ravel()[order]) / total
+        damage = tail if sensitivity is None else sensitivity.damage(twin, tail)
+        steps = np.diff(damage, prepend=0.0)
+        hull = isotonic_regression(steps).x  # equal prices within a twin, so the hull is a running pooled mean
+        each = parameters_per_rank(spectra.config, twin)
+        head.append(order // energy.shape[1] + len(names))
+        worth.append(hull / each)
+        price.append(np.full(len(order), each))
+        names += [(twin, h) for h in range(len(values))]
+    if not names:
+        return Queue(np.empty(0, int), np.empty(0, int), np.empty(0), [])
+    flat_head, flat_price, flat_worth = map(np.concatenate, (head, price, worth))
+    order = np.argsort(flat_worth, kind="stable")
+    return Queue(flat_head[order], np.cumsum(flat_price[order]), flat_worth[order], names)
+
+
+def remove(spectra: Spectra, line: Queue, count: int) -> dict[str, list[int]]:
+    """The ranks that are left when the first `count` components of the queue are gone."""
+    gone = np.bincount(line.head[:count], minlength=len(line.heads))
+    ranks: dict[str, list[int]] = {}
+    for (twin, _), lost in zip(line.heads, gone.tolist(), strict=True):
+        ranks.setdefault(str(twin), []).append(spectra.values[twin].shape[1] - lost)
+    return ranks
+
+
+def allocate(
+    spectra: Spectra,
+    *,
+    encoder: float | None = None,
+    decoder: float | None = None,
+    model: float | None = None,
+    tau: float | None = None,
+    sensitivity: Sensitivity | None = None,
+    locked: Iterable[str] = (),
+) -> RankPlan:
+    """Meet a budget; see `RankPlan.for_budget`, which calls this."""
+    budgets = _given(encoder=encoder, decoder=decoder, model=model, tau=tau)
+    locked = tuple(locked)
+    before = cost(spectra.config)
+    ranks: dict[str, list[int]] = {}
+    for name, value in budgets.items():
+        line = queue(spectra, _sides(name), sensitivity, locked)
+        if name == "tau":
+            count = int(np.searchsorted(line.worth, value, side="right"))
+        else:
+            whole = getattr(before, name)
+            # An attention that is compressed at all folds its value bias away, whatever its ranks.
+            free = whole - getattr(cost(spectra.config, remove(spectra, line, 0)), name)
+            count = _count(line, value, whole, free, name, locked)
+        ranks |= remove(spectra, line, count)
+    method = "global sort by " + ("energy" if sensitivity is None else "measured damage")
+    return RankPlan(ranks, shape_of(spectra.config), spectra.source, locked, method, budgets)
+
+
+def uniform(
+    spectra: Spectra,
+    *,
+    encoder: float | None = None,
+    decoder: float | None = None,
+    model: float | None = None,
+) -> RankPlan:
+    """The baseline every choice is held against: each twin keeps the same share of its rank.
+
+    >>> import adaptwin_widgets as aw                                                 # doctest: +SKIP
+    >>> uniform(aw.spectra(aw.load("tiny.en")), encoder=0.3).ranks["encoder.0.query_key"]  # doctest: +SKIP
+    """
+    budgets = _given(encoder=encoder, decoder=decoder, model=model)
+    ranks: dict[str, list[int]] = {}
+    for name, value in budgets.items():
+        line = queue(spectra, _sides(name))
+        twins = dict.fromkeys(twin for twin, _ in line.heads)
+
+        def at(share: float, twins=twins) -> dict[str, list[int]]:
+            full = {t: spectra.values[t].shape for t in twins}
+            return {str(t): [max(FLOOR, int(share * n))] * heads for t, (heads, n) in full.items()}
+
+        whole = getattr(cost(spectra.config), name)
+        fewest = getattr(cost(spectra.config, at(0.0)), name)
+        _require_possible(value, 1 - fewest / whole, name)
+        low, high = 0.0, 1.0
+        for _ in range(40):
+            middle = (low + high) / 2
+            left = getattr(cost(spectra.config, at(middle)), name)
+            low, high = (middle, high) if left <= (1 - value) * whole else (low, middle)
+        ranks |= at(low)
+    return RankPlan(ranks, shape_of(spectra.config), spectra.source, (), "uniform", budgets)
+
+
+def _given(**budgets: float | None) -> dict[str, float]:
+    given = {name: value for name, value in budgets.items() if value is not None}
+    if not given or (len(given) > 1 and set(given) != {"encoder", "decoder"}):
+        raise InputError("Give one budget: encoder, decoder, both of these, model, or tau.")
+    return given
+
+
+def _sides(name: str) -> tuple[str, ...]:
+    return (name,) if name in ("encoder", "decoder") else ("encoder", "decoder")
+
+
+def _require_possible(fraction: float, most: float, name: str, locked: tuple[str, ...] = ()) -> None:
+    if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
+        raise InputError(f"{name}={fraction} is no fraction to remove; give a number from 0 up to 1, such as 0.45.")
+    if fraction > most:
+        kept = " with what is locked" if locked else ""
+        raise InputError(
+            f"{name}={fraction:g} cannot be met{kept}: at most {np.floor(most * 1000) / 1000:.3f} "
+            f"of the {name}'s parameters can go; ask for less."
+        )
+
+
+def _count(line: Queue, fraction: float, whole: int, free: int, name: str, locked: tuple[str, ...]) -> int:
+    """How many components have to go for a fraction of all parameters."""
+    most = (free + (int(line.freed[-1]) if len(line.freed) else 0)) / whole
+    _require_possible(fraction, most, name, locked)
+    wanted = fraction * whole - free
+    return 0 if wanted <= 0 else int(np.searchsorted(line.freed, wanted - 1e-9, side="left")) + 1

@@ -1,0 +1,113 @@
+"""Where the twins of a Whisper are, and what each of their ranks costs.
+
+A *twin* is a pair of weight matrices that act (nearly) only through their product: query with key,
+value with output, and the two feed-forward matrices with the activation between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import nn
+from transformers import WhisperConfig
+
+PARTS = ("encoder", "decoder", "cross")  # "decoder" is its self-attention, "cross" its attention to the audio
+KINDS = ("query_key", "value_output", "feed_forward")
+
+
+class Twin(NamedTuple):
+    """The address of one layer's twin; query-key and value-output twins hold one rank a head.
+
+    >>> str(Twin("encoder", 0, "query_key"))
+    'encoder.0.query_key'
+    >>> Twin.parse("cross.3.value_output")
+    Twin(part='cross', layer=3, kind='value_output')
+    """
+
+    part: str
+    layer: int
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.part}.{self.layer}.{self.kind}"
+
+    @classmethod
+    def parse(cls, text: str) -> Twin:
+        """Read an address back; raises `ValueError` when it is none."""
+        part, layer, kind = text.split(".")
+        if part not in PARTS or kind not in KINDS or (part == "cross" and kind == "feed_forward"):
+            raise ValueError(f"{text} is no twin of a Whisper")
+        return cls(part, int(layer), kind)
+
+    @property
+    def side(self) -> str:
+        """``"encoder"`` or ``"decoder"``: the part of the model whose budget this twin belongs to."""
+        return "encoder" if self.part == "encoder" else "decoder"
+
+
+def twins_of(config: WhisperConfig) -> Iterator[Twin]:
+    """Every twin of a Whisper of this shape, in the order of the computation.
+
+    >>> [str(t) for t in twins_of(WhisperConfig(encoder_layers=1, decoder_layers=0))]
+    ['encoder.0.query_key', 'encoder.0.value_output', 'encoder.0.feed_forward']
+    """
+    for layer in range(config.encoder_layers):
+        for kind in KINDS:
+            yield Twin("encoder", layer, kind)
+    for layer in range(config.decoder_layers):
+        for part, kind in (
+            ("decoder", "query_key"),
+            ("decoder", "value_output"),
+            ("cross", "query_key"),
+            ("cross", "value_output"),
+            ("decoder", "feed_forward"),
+        ):
+            yield Twin(part, layer, kind)
+
+
+def heads_of(config: WhisperConfig, twin: Twin) -> int:
+    """How many ranks the twin has: one a head, one for a feed-forward pair."""
+    if twin.kind == "feed_forward":
+        return 1
+    return config.encoder_attention_heads if twin.part == "encoder" else config.decoder_attention_heads
+
+
+def full_rank(config: WhisperConfig, twin: Twin) -> int:
+    """The rank at which nothing is removed: the head dimension, or the number of neurons."""
+    if twin.kind == "feed_forward":
+        return config.encoder_ffn_dim if twin.part == "encoder" else config.decoder_ffn_dim
+    return config.d_model // heads_of(config, twin)
+
+
+def parameters_per_rank(config: WhisperConfig, twin: Twin) -> int:
+    """How many parameters one rank (of one head) or one neuron holds, biases included.
+
+    The value's bias folds into the output's (attention rows sum to one), the key has none.
+    """
+    return 2 * config.d_model + (0 if twin.kind == "value_output" else 1)
+
+
+def layer_of(model: nn.Module, part: str, layer: int) -> nn.Module:
+    """The transformer layer a twin sits in."""
+    stack = model.model.encoder if part == "encoder" else model.model.decoder
+    return stack.layers[layer]
+
+
+def attention_name(part: str) -> str:
+    """The attribute of a layer that holds this part's attention."""
+    return "encoder_attn" if part == "cross" else "self_attn"
+
+
+def attention_of(model: nn.Module, part: str, layer: int) -> nn.Module:
+    """The attention module of a part and layer."""
+    return getattr(layer_of(model, part, layer), attention_name(part))
+
+
+def module_path(part: str, layer: int) -> str:
+    """The dotted name of a layer inside the model, as in its state dictionary.
+
+    >>> module_path("cross", 2)
+    'model.decoder.layers.2'
+    """
+    return f"model.{'encoder' if part == 'encoder' else 'decoder'}.layers.{layer}"

@@ -1,0 +1,298 @@
+"""The command line: a thin edge over the functions a notebook calls.
+
+Every command takes ``--json`` and then prints one JSON object on standard output and nothing else there.
+What is wrong with the input goes to standard error in one sentence, with exit status 2.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adaptwin_widgets.errors import InputError
+
+# Typer shows its usage errors as a box; this is their base class, wherever Typer keeps its click.
+UsageError = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="adaptwin", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    rich_markup_mode=None, help="See where a Whisper model is redundant, make it smaller, adapt it to one speaker.",
+)  # fmt: skip
+
+Model = Annotated[str, typer.Argument(help="A hub name, a folder, or tiny.en or base, which need no network.")]
+Speech = Annotated[list[Path], typer.Option("--speech", help="Manifest; the first is the target speaker's.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Where to write the result.")]
+Encoder = Annotated[float | None, typer.Option("--encoder", help="Fraction of the encoder to remove.")]
+Decoder = Annotated[float | None, typer.Option("--decoder", help="Fraction of the decoder (embedding aside).")]
+Whole = Annotated[float | None, typer.Option("--model", help="Fraction of all parameters.")]
+Allocation = Annotated[str, typer.Option(help="measured (damage of every twin, measured once) or energy (quick).")]
+Weight = Annotated[float, typer.Option("--target-weight", help="Share of the target speaker's speech.")]
+Seed = Annotated[int, typer.Option(help="For everything that is drawn at random.")]
+Minutes = Annotated[float | None, typer.Option(help="How long to tune; a study: every point.")]
+Steps = Annotated[int | None, typer.Option(help="How many steps to tune instead.")]
+
+
+def corpora(paths: list[Path]):
+    """Read every manifest."""
+    from adaptwin_widgets.speech import Corpus
+
+    return [Corpus.from_manifest(path) for path in paths]
+
+
+def progress(quiet: bool):
+    """A bar on standard error; none where standard error is no terminal or the caller wants JSON."""
+    from adaptwin_widgets.jobs import with_bar
+
+    return with_bar(disable=quiet or not sys.stderr.isatty())
+
+
+def report(result: dict[str, Any], as_json: bool, sentence: str) -> None:
+    """The result for a program, or a sentence for a person."""
+    print(json.dumps(result) if as_json else sentence)
+
+
+def shrunk(plan) -> str:
+    """What a plan removes, in words."""
+    r = plan.reductions
+    return (
+        f"{r['parameters_before'] / 1e6:.2f} M to {r['parameters_after'] / 1e6:.2f} M parameters "
+        f"(encoder −{r['encoder_reduction']:.1%}, decoder −{r['decoder_reduction']:.1%}, "
+        f"model −{r['model_reduction']:.1%})"
+    )
+
+
+def budget_of(encoder: float | None, decoder: float | None, model: float | None) -> dict[str, float]:
+    """The budgets that were given."""
+    given = {"encoder": encoder, "decoder": decoder, "model": model}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@app.command()
+def spectra(model: Model, output: Output, speech: Speech = [], as_json: Json = False) -> None:  # noqa: B006
+    """Write the singular values of every twin as a table (CSV)."""
+    from adaptwin_widgets import load
+    from adaptwin_widgets import observe as observe_speech
+    from adaptwin_widgets import spectra as spectra_of
+    from adaptwin_widgets.files import write_atomically
+
+    began, job = time.monotonic(), progress(as_json)
+    sounds, whisper = corpora(speech), load(model)
+    stats = observe_speech(whisper, sounds, job=job) if sounds else None
+    table = spectra_of(whisper, stats, job=job).frame()
+    write_atomically(output, table.to_csv(index=False))
+    result = {"rows": len(table), "activation_aware": stats is not None, "output": str(output),
+              "seconds": time.monotonic() - began}  # fmt: skip
+    report(result, as_json, f"{len(table)} singular values of {model} are in {output}.")
+
+
+@app.command()
+def plan(
+    model: Model,
+    output: Output,
+    speech: Speech = [],  # noqa: B006
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    whole: Whole = None,
+    method: Annotated[str, typer.Option(help="ours, or uniform: the same share of every twin.")] = "ours",
+    allocation: Allocation = "measured",
+    target_weight: Weight = 0.5,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Choose the rank of every twin for a budget; without speech, from the weights alone."""
+    from adaptwin_widgets import load
+
+    began = time.monotonic()
+    sounds, whisper = corpora(speech), load(model)
+    recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
+    chosen = recipe.plan(method=method, **budget_of(encoder, decoder, whole))
+    chosen.save(output)
+    result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
+    report(result, as_json, f"{shrunk(chosen)}; the plan is in {output}.")
+
+
+def recipe_for(whisper, sounds, allocation: str, target_weight: float, seed: int, quiet: bool):
+    """What plan, compress and study share."""
+    from adaptwin_widgets.recipe import Recipe
+
+    return Recipe(whisper, sounds, target_weight=target_weight, allocation=allocation, seed=seed, job=progress(quiet))
+
+
+@app.command()
+def compress(
+    model: Model,
+    speech: Speech,
+    output: Output,
+    encoder: Encoder = None,
+    decoder: Decoder = None,
+    whole: Whole = None,
+    plan_file: Annotated[Path | None, typer.Option("--plan", help="Ranks from a plan instead of a budget.")] = None,
+    allocation: Allocation = "measured",
+    target_weight: Weight = 0.5,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Make a smaller model and save it."""
+    from adaptwin_widgets import RankPlan, load
+    from adaptwin_widgets.whisper import require_model_folder
+
+    began = time.monotonic()
+    require_model_folder(output)
+    sounds, budget = corpora(speech), budget_of(encoder, decoder, whole)
+    if (plan_file is None) == (not budget):
+        raise InputError("Give either a budget (--encoder, --decoder, --model) or --plan.")
+    chosen = RankPlan.load(plan_file) if plan_file else None
+    whisper = load(model)
+    recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
+    chosen = chosen or recipe.plan(**budget)
+    recipe.compress(chosen).save_pretrained(output)
+    result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
+    report(result, as_json, f"{model}: {shrunk(chosen)}; the model is in {output}.")
+
+
+@app.command()
+def tune(
+    folder: Annotated[str, typer.Argument(help="The folder of a compressed model.")],
+    teacher: Annotated[str, typer.Option(help="The original it was made from.")],
+    speech: Speech,
+    output: Output,
+    minutes: Minutes = None,
+    steps: Steps = None,
+    target_weight: Weight = 0.5,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Tune a compressed model with its original as the teacher; Ctrl-C keeps the best so far."""
+    from adaptwin_widgets import load
+    from adaptwin_widgets.cost import cost, reductions
+    from adaptwin_widgets.tune import Settings
+    from adaptwin_widgets.tune import tune as tune_model
+    from adaptwin_widgets.whisper import require_model_folder
+
+    require_model_folder(output)
+    sounds, small, original = corpora(speech), load(folder), load(teacher)
+    state = output.with_name(output.name + ".tuning")
+    if resume and not state.is_file():
+        print(f"There is no unfinished run at {state}; starting from the beginning.", file=sys.stderr)
+    tuned = tune_model(
+        small, teacher=original, speech=sounds, minutes=minutes, steps=steps, checkpoint=state,
+        resume=resume and state.is_file(), settings=Settings(target_weight=target_weight, seed=seed),
+        job=progress(as_json),
+    )  # fmt: skip
+    tuned.save_pretrained(output)
+    config, run = tuned.config, tuned.notes["tuning"]
+    result = {**reductions(cost(config), cost(config, config.ranks)), **run, "output": str(output)}
+    sentence = f"{run['steps']} steps in {run['seconds']:.0f} s; held-out loss {run['held_out_before']:.3f} to "
+    report(result, as_json, f"{sentence}{run['held_out_best']:.3f}; the model is in {output}.")
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    speech: Annotated[Path, typer.Option("--speech", help="Manifest to evaluate on.")],
+    limit: Annotated[int | None, typer.Option(help="Only the first so many utterances.")] = None,
+    condition: Annotated[str | None, typer.Option(help="noise:10 adds noise at 10 dB.")] = None,
+    dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    language: Annotated[str | None, typer.Option(help="Code or name; default: detected once per corpus.")] = None,
+    hypotheses: Annotated[Path | None, typer.Option(help="Write every hypothesis to this file.")] = None,
+    against: Annotated[str | None, typer.Option(help="Another model: adds the paired difference.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Word error rate on a corpus, with its 95 % interval."""
+    from adaptwin_widgets import Corpus, load
+    from adaptwin_widgets import evaluate as score_model
+    from adaptwin_widgets.speech import apply_condition
+
+    sounds = apply_condition(Corpus.from_manifest(speech).head(limit), condition)
+    whisper, other = load(model), load(against) if against else None
+    score = score_model(whisper, sounds, language=language, dtype=dtype, against=other, job=progress(as_json))
+    if hypotheses:
+        score.write_hypotheses(hypotheses)
+    sentence = f"{score.wer:.2f} % word errors, 95 % interval {score.wer_low:.2f} to {score.wer_high:.2f}"
+    if against:
+        sentence += f"; {score.difference:+.2f} points ({score.difference_low:+.2f} to "
+        sentence += f"{score.difference_high:+.2f}) against {against}"
+    report(score.to_dict(), as_json, f"{sentence}; {score.utterances} utterances in {score.seconds:.1f} s.")
+
+
+@app.command()
+def study(
+    model: Model,
+    speech: Speech,
+    evaluations: Annotated[list[str], typer.Option("--eval", help="NAME=MANIFEST, as often as needed.")],
+    output: Output,
+    points: Annotated[str, typer.Option(help="Encoder fractions to remove.")] = "0.15,0.3,0.45",
+    minutes: Minutes = None,
+    steps: Steps = None,
+    allocation: Allocation = "measured",
+    target_weight: Weight = 0.5,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""
+    from adaptwin_widgets import Corpus, load
+    from adaptwin_widgets.study import run_study
+
+    try:
+        fractions = [float(p) for p in points.split(",")]
+    except ValueError as error:
+        raise InputError(f"--points {points!r} is no list of fractions; write 0.15,0.3,0.45.") from error
+    sets = {}
+    for entry in evaluations:
+        name, equals, path = entry.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"--eval {entry!r} has no name; write --eval target={entry}.")
+        sets[name] = Corpus.from_manifest(path)
+    sounds = corpora(speech)
+    done = run_study(
+        load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
+        target_weight=target_weight, allocation=allocation, seed=seed, job=progress(as_json),
+    )  # fmt: skip
+    page = done.folder / "frontier.html"
+    points_of = [{"name": r.name, **r.sizes, "wer": {n: s["wer"] for n, s in r.scores.items()}} for r in done.records]
+    report({"output": str(output), "page": str(page), "points": points_of}, as_json,
+           f"{len(done)} points; the frontier is in {page}.")  # fmt: skip
+
+
+@app.command("demo")
+def demo(
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Copy speech and notebooks there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say where the demonstration speech is, or copy it and the notebooks to a folder of your own."""
+    from adaptwin_widgets.demo import demo_folder, notebooks_folder
+
+    speech = demo_folder()
+    if output is not None:
+        if output.exists():
+            raise InputError(f"{output} exists already; give the name of a new folder.")
+        shutil.copytree(speech, output / "speech")
+        shutil.copytree(notebooks_folder(), output / "notebooks")
+        speech = output / "speech"
+    report({"speech": str(speech)}, as_json, f"The demonstration speech is in {speech}.")
+
+
+def main() -> None:
+    """Run the command line; exit status 2 and one sentence for input that cannot be used."""
+    try:
+        app(standalone_mode=False)
+    except UsageError as error:
+        _fail(error.format_message())
+    except InputError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print("adaptwin: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,160 @@
+"""From a plan to a smaller model: the closed forms applied to real weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from adaptwin_widgets import twins as closed_form
+from adaptwin_widgets.anatomy import Twin, attention_name, attention_of, layer_of, module_path
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.jobs import Job, ensure
+from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
+from adaptwin_widgets.observe import Statistics
+from adaptwin_widgets.plan import RankPlan
+from adaptwin_widgets.spectra import (
+    Spectra,
+    attention_weights,
+    by_head,
+    check_statistics,
+    neuron_order,
+    query_key_factors,
+    value_output_factors,
+)
+from adaptwin_widgets.whisper import Whisper
+
+
+def compress(
+    model: Whisper,
+    plan: RankPlan,
+    stats: Statistics | None = None,
+    *,
+    spectra: Spectra | None = None,
+    job: Job | None = None,
+) -> Whisper:
+    """A smaller Whisper with the ranks of a plan; the original is left as it is.
+
+    stats: what `observe` found; without it the twins are cut by their weights alone, which destroys a model
+    quickly and is there to be seen. spectra: those of the same model and statistics, to save their time.
+
+    >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
+    >>> model, demo = aw.load("tiny.en"), aw.demo_speech()                                # doctest: +SKIP
+    >>> stats = aw.observe(model, demo["target_train"])                                          # doctest: +SKIP
+    >>> plan = aw.RankPlan.for_budget(aw.spectra(model, stats), encoder=0.3)              # doctest: +SKIP
+    >>> small = aw.compress(model, plan, stats)                                           # doctest: +SKIP
+
+    Raises InputError when plan or statistics belong to another model, or the model is compressed already.
+    """
+    original = model.model
+    if getattr(original.config, "ranks", None):
+        raise InputError(f"{model.source} is compressed already; compress the original it was made from.")
+    plan.check(original.config, model.source)
+    weights = {
+        name: value.detach().clone() for name, value in original.state_dict().items() if name != "proj_out.weight"
+    }
+    with torch.no_grad():
+        for key in ensure(job).track(list(plan.ranks), text="Compressing"):
+            twin = Twin.parse(key)
+            check_statistics(original.config, twin, stats)
+            if twin.kind == "feed_forward":
+                order = spectra.order[twin] if spectra is not None else neuron_order(original, twin, stats).order
+                _replace(weights, twin, feed_forward_weights(original, twin, plan.ranks[key][0], order, stats))
+            elif twin.kind == "query_key" or str(twin._replace(kind="query_key")) not in plan.ranks:
+                _replace(weights, twin, attention_weights_for(original, twin, plan.ranks, stats))
+    notes = {"original": model.source, "plan": plan.to_dict()}
+    return Whisper(build(original, plan, weights), model.processor, f"{model.name}, compressed", notes)
+
+
+def build(original, plan: RankPlan, weights: dict[str, Tensor]) -> TwinWhisperForConditionalGeneration:
+    """A compressed model around these weights, without initialising any at random."""
+    settings = {k: v for k, v in original.config.to_dict().items() if k not in ("model_type", "architectures", "ranks")}
+    config = TwinWhisperConfig(**settings, ranks=plan.ranks)
+    config._attn_implementation = original.config._attn_implementation
+    with torch.device("meta"):
+        small = TwinWhisperForConditionalGeneration(config)
+    dtype = original.dtype
+    small.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, strict=False, assign=True)
+    small.tie_weights()
+    if left := [name for name, p in small.named_parameters() if p.is_meta]:
+        raise RuntimeError(f"no weights for {left[:3]}")
+    small.model.encoder.embed_positions.requires_grad_(False)
+    small.generation_config = original.generation_config
+    return small.to(original.device).eval()
+
+
+def _replace(weights: dict[str, Tensor], twin: Twin, new: dict[str, Tensor]) -> None:
+    prefix = module_path(twin.part, twin.layer)
+    if twin.kind != "feed_forward":
+        prefix += f".{attention_name(twin.part)}"
+        weights.pop(f"{prefix}.v_proj.bias")
+    weights.update({f"{prefix}.{name}": value.contiguous() for name, value in new.items()})
+
+
+def attention_weights_for(
+    original, twin: Twin, ranks: Mapping[str, list[int]], stats: Statistics | None
+) -> dict[str, Tensor]:
+    """Both twins of one attention at these ranks (full where none are named), in PyTorch's layout."""
+    part, layer = twin.part, twin.layer
+    heads = attention_of(original, part, layer).num_heads
+    dh = original.config.d_model // heads
+    query_key = Twin(part, layer, "query_key")
+    value_output = Twin(part, layer, "value_output")
+    ranks_qk = ranks.get(str(query_key), [dh] * heads)
+    ranks_vo = ranks.get(str(value_output), [dh] * heads)
+    wq, bq, wk, wv, bv, wo, bo = attention_weights(original, part, layer)
+
+    qk = query_key_factors(original, query_key, stats)
+    q, k, v = (by_head(w, heads) for w in (wq, wk, wv))
+    new_q, new_bq, new_k = [], [], []
+    for h, r in enumerate(ranks_qk):
+        new_q.append(q[h] @ qk.query[h, :, :r])
+        new_bq.append(bq.view(heads, dh)[h] @ qk.query[h, :, :r])
+        new_k.append(k[h] @ qk.key[h, :, :r])
+
+    vo = value_output_factors(original, value_output, stats)
+    maps = [vo.value[h, :, :r] for h, r in enumerate(ranks_vo)]
+    new_v = torch.cat([v[h] @ p for h, p in enumerate(maps)], 1)
+    new_o = torch.cat([vo.output[h, :r] for h, r in enumerate(ranks_vo)])
+    # Rows of an attention map sum to one, so the values' bias reaches the output unchanged: fold it.
+    new_bo = bo + bv @ wo
+    if stats is not None:
+        moments = stats.attention[part, layer]
+        reduce = torch.block_diag(*maps)  # [d, sum of ranks], all heads at once
+        covariance = moments.covariance
+        # The heads' outputs add, so what one lost another can partly make good: one joint least squares.
+        cross = reduce.mT @ covariance
+        new_o = closed_form.refit(cross @ reduce, cross @ wo, new_o)
+        mean = moments.mean.double() - bv  # of the mixed values without their bias
+        new_bo = new_bo + mean @ (wo - reduce @ new_o)
+    return {
+        "q_proj.weight": torch.cat(new_q, 1).T,
+        "q_proj.bias": torch.cat(new_bq),
+        "k_proj.weight": torch.cat(new_k, 1).T,
+        "v_proj.weight": new_v.T,
+        "out_proj.weight": new_o.T,
+        "out_proj.bias": new_bo,
+    }
+
+
+def feed_forward_weights(
+    original, twin: Twin, neurons: int, order: Sequence[int] | Tensor, stats: Statistics | None
+) -> dict[str, Tensor]:
+    """The `neurons` best neurons, and an output matrix refitted for the loss of the others."""
+    layer = layer_of(original, twin.part, twin.layer)
+    kept = torch.as_tensor(order)[:neurons].sort().values.to(layer.fc1.weight.device)
+    w2, b2 = layer.fc2.weight.double().T, layer.fc2.bias.double()
+    new_w2 = w2[kept]
+    if stats is not None:
+        moments = stats.neurons[twin.part, twin.layer]
+        covariance = moments.covariance[kept]
+        new_w2 = closed_form.refit(covariance[:, kept], covariance @ w2, new_w2)
+        mean = moments.mean.double()
+        b2 = b2 + mean @ w2 - mean[kept] @ new_w2
+    return {
+        "fc1.weight": layer.fc1.weight[kept],
+        "fc1.bias": layer.fc1.bias[kept],
+        "fc2.weight": new_w2.T,
+        "fc2.bias": b2,
+    }

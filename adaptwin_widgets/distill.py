@@ -1,0 +1,187 @@
+"""What tuning learns from: windows of speech, the original's answers to them, and the distance to these.
+
+The original model is the teacher, so no transcript is needed: it writes its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptwin_widgets.features import log_mel
+from adaptwin_widgets.jobs import Job
+from adaptwin_widgets.observe import frame_weights, teacher_tokens
+from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.transcribe import transcribe
+from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.windows import Window, pack
+
+CACHE_BYTES = 2 * 2**30  # teacher's layer outputs kept in memory; beyond it they are computed again
+ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at test time
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window and the transcript the teacher gave it."""
+
+    window: Window
+    tokens: tuple[int, ...]
+
+
+@dataclass
+class Batch:
+    """features [B, mel, 3000]; frames [B, 1500] weights; ids, tokens [B, L] decoder inputs and their weights."""
+
+    samples: list[Sample]
+    features: Tensor
+    frames: Tensor
+    ids: Tensor
+    tokens: Tensor
+
+
+def samples_of(teacher: Whisper, corpus: Corpus, seed: int, job: Job) -> list[Sample]:
+    """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts."""
+    packed = pack(corpus, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
+    alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
+    windows = packed + alone
+    texts = transcribe(teacher, windows, job=job)
+    return [Sample(w, tuple(t.tokens)) for w, t in zip(windows, texts, strict=True)]
+
+
+class Order:
+    """An endless, seeded order of samples in which each corpus has its share of every epoch.
+
+    The batch of a step depends on the seed and the step alone, so a resumed run sees what an unbroken one sees.
+    """
+
+    def __init__(self, corpora: Sequence[Sequence[Sample]], shares: Sequence[float], batch_size: int, seed: int):
+        self.corpora, self.shares, self.batch_size, self.seed = corpora, shares, batch_size, seed
+
+    def __getitem__(self, step: int) -> list[Sample]:
+        return [self._sample(step * self.batch_size + i) for i in range(self.batch_size)]
+
+    def _sample(self, number: int) -> Sample:
+        # Golden-ratio steps spread the shares evenly: any stretch of numbers has each corpus in proportion.
+        point = (number * 0.6180339887498949) % 1.0
+        bounds = torch.tensor(self.shares).cumsum(0)
+        which = min(int(torch.searchsorted(bounds, point, right=True)), len(self.corpora) - 1)
+        corpus = self.corpora[which]
+        turn, place = divmod(int(number * self.shares[which]), len(corpus))
+        generator = torch.Generator().manual_seed(hash((self.seed, which, turn)) % 2**63)
+        return corpus[int(torch.randperm(len(corpus), generator=generator)[place])]
+
+
+class Distance:
+    """How far a compressed model is from its teacher on a batch.
+
+    Three terms, each near one for an untrained model and zero for a perfect one: squared error of every encoder
+    layer's output and of the encoder's output, per channel in units of the teacher's variance (a few channels
+    carry huge activations), and the KL divergence of the next token's distribution, in nats.
+    weights: (layers, encoder, decoder).
+    """
+
+    def __init__(self, teacher: Whisper, dtype: torch.dtype, weights: tuple[float, float, float] = (0.5, 1.0, 1.0)):
+        self.teacher, self.dtype, self.weights = teacher, dtype, weights
+        self.variance: list[Tensor] = []
+        self.kept: dict[int, list[Tensor]] = {}
+        self.bytes = 0
+
+    def fast(self):
+        """Matrix products in the machine's fast number format; parameters stay in float32."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.teacher.device.type, dtype=self.dtype)
+
+    def batch(self, samples: Sequence[Sample], prompt: Sequence[int]) -> Batch:
+        """Audio to tensors."""
+        features = log_mel(
+            [s.window.samples() for s in samples],
+            self.teacher.processor.feature_extractor,
+            self.teacher.device,
+        )
+        ids, tokens = teacher_tokens([s.tokens for s in samples], prompt, self.teacher)
+        return Batch(list(samples), features, frame_weights([s.window for s in samples], self.teacher), ids, tokens)
+
+    def states(self, network, features: Tensor) -> list[Tensor]:
+        """Outputs of every encoder layer [B, 1500, d], and last the encoder's own."""
+        found: list[Tensor] = []
+        handles = [
+            layer.register_forward_hook(lambda m, a, out: found.append(out)) for layer in network.model.encoder.layers
+        ]
+        try:
+            found.append(network.model.encoder(features).last_hidden_state)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return found
+
+    def targets(self, batch: Batch) -> list[Tensor]:
+        """The teacher's states, from memory where they are kept."""
+        keys = [id(s) for s in batch.samples]
+        rows = []
+        for i, key in enumerate(keys):
+            states = self.kept.get(key)
+            if states is None:
+                # One window at a time: the answer must not depend, in its last bits, on the window's company.
+                with torch.no_grad(), self.fast():
+                    states = [s[0].to(self.dtype) for s in self.states(self.teacher.model, batch.features[i : i + 1])]
+                size = sum(s.numel() * s.element_size() for s in states)
+                if self.bytes + size <= CACHE_BYTES:
+                    self.kept[key] = states
+                    self.bytes += size
+            rows.append(states)
+        return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+    def calibrate(self, batches: Sequence[Batch]) -> None:
+        """Set the unit of every channel: the variance of the teacher's states on these batches."""
+        columns = [torch.cat(states).float() for states in zip(*map(self.targets, batches), strict=True)]
+        frames = torch.cat([batch.frames for batch in batches])
+        self.variance = [self._variance(states, frames) for states in columns]
+
+    def terms(self, network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """(layers, encoder, decoder) distances, each a scalar with gradients."""
+        targets = [t.float() for t in self.targets(batch)]
+        with self.fast():
+            states = self.states(network, batch.features)
+            decoder = network.model.decoder(
+                input_ids=batch.ids, encoder_hidden_states=states[-1], use_cache=False
+            ).last_hidden_state
+            with torch.no_grad():
+                reference = self.teacher.model.model.decoder(
+                    input_ids=batch.ids,
+                    encoder_hidden_states=targets[-1].to(states[-1].dtype),
+                    use_cache=False,
+                ).last_hidden_state
+            chosen = batch.tokens.bool()  # the vocabulary is large: only positions that predict text
+            ours = network.proj_out(decoder[chosen])
+            with torch.no_grad():
+                theirs = self.teacher.model.proj_out(reference[chosen])
+        frames = batch.frames / batch.frames.sum()
+        errors = [
+            (((s.float() - t).square() / v).mean(-1) * frames).sum()
+            for s, t, v in zip(states, targets, self.variance, strict=True)
+        ]
+        divergence = torch.nn.functional.kl_div(
+            ours.float().log_softmax(-1),
+            theirs.float().log_softmax(-1),
+            log_target=True,
+            reduction="batchmean",
+        )
+        return torch.stack(errors[:-1]).mean(), errors[-1], divergence
+
+    @staticmethod
+    def _variance(states: Tensor, frames: Tensor) -> Tensor:
+        weights = (frames / frames.sum())[..., None]
+        mean = (states * weights).sum((0, 1))
+        variance = ((states - mean).square() * weights).sum((0, 1))
+        return variance + 1e-2 * variance.mean()  # a channel that hardly moves must not rule the loss
+
+    def loss(self, network, batch: Batch) -> Tensor:
+        """The weighted sum of the terms."""
+        return sum(w * t for w, t in zip(self.weights, self.terms(network, batch), strict=True))

@@ -1,0 +1,330 @@
+"""A Whisper's weights laid out for fast inference, and its two passes: hear a window, write one more token.
+
+transformers' modules are made to be trained, hooked and exported; this is the same arithmetic without what
+only those need. It reads the original's attention and a compressed one's through `packed_attention`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import WhisperForConditionalGeneration
+
+from adaptwin_widgets.packed import PackedAttention, packed_attention
+from adaptwin_widgets.precision import fused_attention
+
+QUERIES = 500  # encoder queries a block of scores: 500 x 1500 x 2 bytes stay near the core that made them
+CANDIDATES = 8  # tokens a 16-bit format may confuse; the best of so many is chosen in float32
+
+
+class Affine(NamedTuple):
+    """Weight [out, in] and bias [out] of a linear map."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Norm(NamedTuple):
+    """Gain and bias of a layer norm, and what keeps it from dividing by zero."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+class FeedForward(NamedTuple):
+    """Norm, first map, activation, second map; a low-rank map is two maps in a row."""
+
+    norm: Norm
+    up: list[Affine]
+    activation: nn.Module
+    down: list[Affine]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for affine in self.up:
+            x = affine(x)
+        x = self.activation(x)
+        for affine in self.down:
+            x = affine(x)
+        return x
+
+
+class SelfAttention(NamedTuple):
+    """Query (scaled), key and value in one map."""
+
+    norm: Norm
+    project: Affine
+    out: Affine
+    heads: int
+    key_dim: int
+    value_dim: int
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys [B, H, T, Dk] and values [B, H, T, Dv] of x [B, T, d], as views of one tensor."""
+        sizes = [self.heads * self.key_dim] * 2 + [self.heads * self.value_dim]
+        parts = self.project(x).split(sizes, dim=-1)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
+        return q, k, v
+
+
+class CrossAttention(NamedTuple):
+    """Query map (scaled) for the decoder's side, key and value maps for the encoder's."""
+
+    norm: Norm
+    query: Affine
+    key: Affine
+    value: Affine
+    out: Affine
+    heads: int
+    key_dim: int
+    value_dim: int
+
+
+@dataclass
+class Memory:
+    """What a batch of B utterances has heard and written so far: keys and values of every decoder layer.
+
+    heard: for each layer keys [B, H, 1500, Dk] and values [B, H, Dv, 1500] (transposed, because a
+    matrix-vector product reads its matrix row by row). written: keys [B, H, L, Dk] and values [B, H, L, Dv].
+    rows: utterances still being written. length: tokens written of each.
+    """
+
+    heard: list[tuple[Tensor, Tensor]]
+    written: list[tuple[Tensor, Tensor]]
+    rows: int
+    length: int = 0
+
+    def keep(self, rows: Sequence[int]) -> list[int]:
+        """Drop all other rows; kept ones from the end fill the holes. Returns the rows in their new order."""
+        size = len(rows)
+        kept = set(rows)
+        holes = [row for row in range(size) if row not in kept]
+        movers = [row for row in rows if row >= size]
+        if holes:
+            for pair in (*self.heard, *self.written):
+                for tensor in pair:
+                    tensor[holes] = tensor[movers]
+        self.rows = size
+        order = list(range(size))
+        for hole, mover in zip(holes, movers, strict=True):
+            order[hole] = mover
+        return order
+
+
+class Engine:
+    """One model in one number format, ready to hear and write; later changes of the model do not reach it.
+
+    >>> from adaptwin_widgets.whisper import load
+    >>> whisper = load("tiny.en")
+    >>> engine = Engine(whisper.model, torch.float32)
+    >>> with torch.inference_mode():
+    ...     memory = engine.memory(1, 8)
+    ...     engine.listen(torch.zeros(1, 80, 3000), memory, 0)
+    ...     engine.step([whisper.prompt()], memory, first=True).shape
+    torch.Size([1])
+
+    Matrix products are done in `dtype`, on a CPU only the encoder's; sums over layers, norms, and the last
+    choice among the best tokens in float32.
+    """
+
+    def __init__(self, model: WhisperForConditionalGeneration, dtype: torch.dtype):
+        self.dtype, self.device = dtype, model.device
+        self.fused = fused_attention(self.device, dtype)
+        # On a CPU the decoder's small products are bound by memory and calls, and for a single query 16-bit
+        # kernels are the slower ones; so there only the encoder, nearly all of the work, is in 16 bits.
+        self.fine = torch.float32 if self.device.type == "cpu" else dtype
+        encoder, decoder = model.model.encoder, model.model.decoder
+        self.frames = encoder.config.max_source_positions
+        self.convolutions = [
+            (*_affine(c.weight, c.bias, dtype), c.stride, c.padding) for c in (encoder.conv1, encoder.conv2)
+        ]
+        self.encoder_positions = encoder.embed_positions.weight.detach().float()
+        self.encoder_layers = [
+            (self._self_attention(layer, dtype), self._feed_forward(layer, dtype)) for layer in encoder.layers
+        ]
+        self.encoder_norm = _norm(encoder.layer_norm)
+
+        self.embedding = decoder.embed_tokens.weight.detach().float()
+        self.positions = decoder.embed_positions.weight.detach().float()
+        self.decoder_layers = [
+            (
+                self._self_attention(layer, self.fine),
+                self._cross_attention(layer),
+                self._feed_forward(layer, self.fine),
+            )
+            for layer in decoder.layers
+        ]
+        self.decoder_norm = _norm(decoder.layer_norm)
+        self.output = model.proj_out.weight.detach().to(dtype)
+        settings = model.generation_config
+        never, not_first = settings.suppress_tokens or [], settings.begin_suppress_tokens or []
+        self.never, self.not_first = self._forbid(never), self._forbid([*never, *not_first])
+
+    def _self_attention(self, layer: nn.Module, dtype: torch.dtype) -> SelfAttention:
+        p = packed_attention(layer.self_attn)
+        weight = torch.cat([p.q_weight * p.scale, p.k_weight, p.v_weight])
+        bias = torch.cat([_bias(p, "q") * p.scale, _bias(p, "k"), _bias(p, "v")])
+        return SelfAttention(
+            _norm(layer.self_attn_layer_norm),
+            _affine(weight, bias, dtype),
+            _affine(p.out_weight, p.out_bias, dtype),
+            p.heads, p.key_dim, p.value_dim,
+        )  # fmt: skip
+
+    def _cross_attention(self, layer: nn.Module) -> CrossAttention:
+        p = packed_attention(layer.encoder_attn)
+        return CrossAttention(
+            _norm(layer.encoder_attn_layer_norm),
+            _affine(p.q_weight * p.scale, _bias(p, "q") * p.scale, self.fine),
+            _affine(p.k_weight, p.k_bias, self.dtype),
+            _affine(p.v_weight, p.v_bias, self.dtype),
+            _affine(p.out_weight, p.out_bias, self.fine),
+            p.heads, p.key_dim, p.value_dim,
+        )  # fmt: skip
+
+    def _feed_forward(self, layer: nn.Module, dtype: torch.dtype) -> FeedForward:
+        up, down = (
+            [_affine(linear.weight, linear.bias, dtype) for linear in module.modules() if isinstance(linear, nn.Linear)]
+            for module in (layer.fc1, layer.fc2)
+        )
+        return FeedForward(_norm(layer.final_layer_norm), up, layer.activation_fn, down)
+
+    def _forbid(self, tokens: Sequence[int]) -> Tensor:
+        bias = torch.zeros(self.output.shape[0], device=self.device, dtype=self.dtype)
+        bias[list(tokens)] = -torch.inf
+        return bias
+
+    def encode(self, features: Tensor) -> Tensor:
+        """The encoder's output [B, 1500, d] for log-mel features [B, mels, 3000]."""
+        x = features.to(self.dtype)
+        for weight, bias, stride, padding in self.convolutions:
+            x = F.gelu(F.conv1d(x, weight, bias, stride, padding))
+        x = x.transpose(1, 2) + self.encoder_positions
+        for attention, feed_forward in self.encoder_layers:
+            x += attention.out(attend(*attention.split(attention.norm(x).to(self.dtype)), self.fused))
+            x += feed_forward(feed_forward.norm(x).to(self.dtype))
+        return self.encoder_norm(x).to(self.dtype)
+
+    def memory(self, rows: int, tokens: int) -> Memory:
+        """Room for `rows` utterances of at most `tokens` tokens, prompt included."""
+
+        def room(*shape: int) -> Tensor:
+            return torch.empty(shape, dtype=self.fine, device=self.device)
+
+        heard = [
+            (room(rows, c.heads, self.frames, c.key_dim), room(rows, c.heads, c.value_dim, self.frames))
+            for _, c, _ in self.decoder_layers
+        ]
+        written = [
+            (room(rows, a.heads, tokens, a.key_dim), room(rows, a.heads, tokens, a.value_dim))
+            for a, _, _ in self.decoder_layers
+        ]
+        return Memory(heard, written, rows)
+
+    def listen(self, features: Tensor, memory: Memory, row: int) -> None:
+        """Encode windows [B, mels, 3000] and lay down what the decoder needs of them, from `row` on."""
+        states = self.encode(features)
+        rows = slice(row, row + len(features))
+        for (_, cross, _), (keys, values) in zip(self.decoder_layers, memory.heard, strict=True):
+            keys[rows] = cross.key(states).unflatten(-1, (cross.heads, -1)).transpose(1, 2)
+            values[rows] = cross.value(states).transpose(1, 2).unflatten(1, (cross.heads, -1))
+
+    def step(self, tokens: Sequence[Sequence[int]], memory: Memory, first: bool = False) -> Tensor:
+        """Write tokens [B][t] (the prompt, or one each) and return the likeliest next ones [B]."""
+        x = self._decode(tokens, memory)
+        forbidden = self.not_first if first else self.never
+        scores = F.linear(x.to(self.dtype), self.output, forbidden)
+        if self.dtype == torch.float32:
+            return scores.argmax(-1)
+        best = scores.topk(CANDIDATES, dim=-1).indices
+        exact = (self.embedding[best] @ x.unsqueeze(-1)).squeeze(-1) + forbidden[best]
+        return best.gather(1, exact.argmax(-1, keepdim=True)).squeeze(1)
+
+    def log_probabilities(self, tokens: Sequence[Sequence[int]], memory: Memory) -> Tensor:
+        """As `step`, but all next tokens' log-probabilities [B, vocabulary], float32, none forbidden."""
+        return F.linear(self._decode(tokens, memory).to(self.dtype), self.output).float().log_softmax(-1)
+
+    def _decode(self, tokens: Sequence[Sequence[int]], memory: Memory) -> Tensor:
+        """The decoder's last state [B, d], float32, after writing `tokens` into the memory."""
+        rows, count, start = memory.rows, len(tokens[0]), memory.length
+        memory.length = end = start + count
+        ids = torch.tensor(tokens, device=self.device)
+        x = self.embedding[ids] + self.positions[start:end]
+        for (attention, cross, feed_forward), written, heard in zip(
+            self.decoder_layers, memory.written, memory.heard, strict=True
+        ):
+            q, k, v = attention.split(attention.norm(x).to(self.fine))
+            keys, values = (tensor[:rows, :, :end] for tensor in written)
+            keys[:, :, start:] = k
+            values[:, :, start:] = v
+            scores = q.flatten(0, 1) @ keys.flatten(0, 1).transpose(1, 2)
+            if count > 1:  # no token sees a later one
+                scores += torch.full((count, end), -torch.inf, device=self.device).triu(start + 1)
+            x += attention.out(_join(scores.softmax(-1) @ values.flatten(0, 1), rows))
+
+            q = cross.query(cross.norm(x).to(self.fine)).unflatten(-1, (cross.heads, -1)).permute(0, 2, 3, 1)
+            keys, values = (tensor[:rows].flatten(0, 1) for tensor in heard)
+            weights = (keys @ q.flatten(0, 1)).transpose(1, 2).softmax(-1).transpose(1, 2)
+            x += cross.out(_join((values @ weights).transpose(1, 2), rows))
+            x += feed_forward(feed_forward.norm(x).to(self.fine))
+        return self.decoder_norm(x[:, -1])
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, fused: bool) -> Tensor:
+    """Attention of every frame to every frame, [B, T, H * Dv].
+
+    q (scaled) and k: [B, H, T, Dk]; v: [B, H, T, Dv]. fused: by torch's own kernel; else one head and one
+    block of queries at a time, which is quicker where a CPU multiplies 16-bit numbers fast and the fused kernel does not use it.
+
+    >>> q, k, v = torch.randn(3, 1, 2, 10, 4)
+    >>> torch.allclose(attend(q, k, v, True), attend(q, k, v, False), atol=1e-6)
+    True
+    """
+    batch, heads, frames, dim = v.shape
+    if fused:
+        if q.shape[-1] != dim:  # the fused kernels want one dimension; zeros change nothing
+            size = max(q.shape[-1], dim)
+            q, k, v = (F.pad(x, (0, size - x.shape[-1])) for x in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
+        return mixed.transpose(1, 2).reshape(batch, frames, heads * dim)
+    out = v.new_empty(batch, frames, heads, dim)
+    block = v.new_empty(min(QUERIES, frames), frames)
+    for b in range(batch):
+        for h in range(heads):
+            keys, values = k[b, h].T, v[b, h]
+            for start in range(0, frames, QUERIES):
+                queries = q[b, h, start : start + QUERIES]
+                scores = torch.mm(queries, keys, out=block[: len(queries)])
+                torch.softmax(scores, -1, out=scores)
+                out[b, start : start + QUERIES, h] = scores @ values
+    return out.flatten(2)
+
+
+def _affine(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Affine:
+    return Affine(weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype))
+
+
+def _norm(norm: nn.LayerNorm) -> Norm:
+    return Norm(norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)
+
+
+def _bias(p: PackedAttention, name: str) -> Tensor:
+    """A bias, zeros where there is none."""
+    bias, weight = getattr(p, f"{name}_bias"), getattr(p, f"{name}_weight")
+    return weight.new_zeros(len(weight)) if bias is None else bias
+
+
+def _join(mixed: Tensor, rows: int) -> Tensor:
+    """[B * H, t, Dv] to [B, t, H * Dv]."""
+    return mixed.unflatten(0, (rows, -1)).transpose(1, 2).flatten(2)

@@ -1,0 +1,98 @@
+"""The one seam for work that takes time: progress out, cancel in.
+
+Every long function of the core takes ``job=None``. It calls ``job.track`` or ``job.update`` and
+knows nothing of who listens: a progress bar, a widget, a cluster, or nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tqdm.auto import tqdm
+
+T = TypeVar("T")
+
+
+class Cancelled(Exception):
+    """Raised inside the work when somebody asked it to stop."""
+
+
+@dataclass
+class Job:
+    """One piece of work that reports where it is and can be asked to stop.
+
+    >>> job = Job("count")
+    >>> [n for n in job.track(range(3))]
+    [0, 1, 2]
+    >>> job.done, job.total
+    (3, 3)
+    """
+
+    name: str = ""
+    done: float = 0
+    total: float = 0
+    text: str = ""
+    listeners: list[Callable[[Job], None]] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def update(self, done: float, total: float | None = None, text: str | None = None) -> None:
+        """Report progress to every listener; raises `Cancelled` once `cancel` was called."""
+        self.done = done
+        if total is not None:
+            self.total = total
+        if text is not None:
+            self.text = text
+        for listener in self.listeners:
+            listener(self)
+        self.check()
+
+    def track(self, items: Iterable[T], total: int | None = None, text: str = "") -> Iterator[T]:
+        """Yield `items`, reporting after each one."""
+        total = total if total is not None else len(items)  # type: ignore[arg-type]
+        self.update(0, total, text)
+        for number, item in enumerate(items, 1):
+            yield item
+            self.update(number, total, text)
+
+    def cancel(self) -> None:
+        """Ask the work to stop at its next report. Safe from any thread."""
+        self._stop.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._stop.is_set()
+
+    def check(self) -> None:
+        """Raise `Cancelled` if somebody asked to stop."""
+        if self.cancelled:
+            raise Cancelled(self.name or "work")
+
+
+def ensure(job: Job | None) -> Job:
+    """The job given, or a silent one, so that callees need no ``if``."""
+    return job if job is not None else Job()
+
+
+def with_bar(name: str = "", disable: bool = False) -> Job:
+    """A job that draws itself as a tqdm bar on standard error."""
+    job = Job(name)
+    if disable:
+        return job
+    bars: list[tqdm] = []
+
+    def draw(job: Job) -> None:
+        # A new text or a restart of the count is a new stage, hence a new bar.
+        if not bars or bars[-1].desc.rstrip(": ") != (job.text or name) or job.done < bars[-1].n:
+            if bars:
+                bars[-1].close()
+            bars.append(tqdm(total=job.total, desc=job.text or name, leave=False))
+        bars[-1].total = job.total
+        bars[-1].update(job.done - bars[-1].n)
+        if job.done >= job.total:
+            bars[-1].close()
+
+    job.listeners.append(draw)
+    return job

@@ -1,0 +1,237 @@
+"""A Whisper whose twins have ranks of their own, as a transformers model like any other.
+
+`TwinWhisperForConditionalGeneration` is registered with the Auto classes: once `adaptwin_widgets` is imported,
+``from_pretrained``, ``generate`` and ``pipeline("automatic-speech-recognition")`` read a compressed folder.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import (
+    AutoConfig,
+    AutoModelForSpeechSeq2Seq,
+    AutoProcessor,
+    WhisperConfig,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+)
+from transformers.cache_utils import EncoderDecoderCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.whisper.modeling_whisper import WhisperAttention, eager_attention_forward
+
+from adaptwin_widgets.anatomy import Twin, attention_name, full_rank, heads_of, layer_of, twins_of
+from adaptwin_widgets.packed import PackedAttention
+
+GROUP_COST = 12  # what one more call of the attention kernel costs, in ranks of one head (measured, base, CPU)
+GRAIN = 8  # ranks are padded to a multiple of this inside a kernel call: vector units work in such blocks
+
+
+class TwinWhisperConfig(WhisperConfig):
+    """A Whisper's configuration with the rank of every compressed twin.
+
+    ranks: ``{"encoder.0.query_key": [rank of head 0, ...], "encoder.0.feed_forward": [neurons], ...}``;
+    a twin that is not named is as large as in the original.
+
+    >>> TwinWhisperConfig(ranks={"encoder.0.feed_forward": [700]}).rank("encoder.0.feed_forward")
+    [700]
+    """
+
+    model_type = "adaptwin_whisper"
+    ranks: dict[str, list[int]] | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.ranks = {str(Twin.parse(key)): [int(r) for r in value] for key, value in (self.ranks or {}).items()}
+        # transformers' speech pipeline recognises Whisper (long audio, timestamps) by this word on the instance;
+        # the class, and so the saved file and the Auto classes, keep the name of our own.
+        self.model_type = "whisper"
+
+    def rank(self, key: str) -> list[int]:
+        """The ranks of one twin, full ones where nothing is said."""
+        twin = Twin.parse(key)
+        return (self.ranks or {}).get(key) or [full_rank(self, twin)] * heads_of(self, twin)
+
+
+class Group(NamedTuple):
+    """Heads that share one call of the attention kernel, all padded to `dim`."""
+
+    heads: list[int]
+    dim: int
+
+
+def group_heads(sizes: list[int], cost: int = GROUP_COST, grain: int = GRAIN) -> list[Group]:
+    """Split heads into groups of similar size so that padding plus the price of the calls is least.
+
+    >>> group_heads([8, 64, 8, 8, 60, 64])
+    [Group(heads=[0, 2, 3], dim=8), Group(heads=[4, 1, 5], dim=64)]
+    """
+    order = sorted(range(len(sizes)), key=lambda h: sizes[h])
+    padded = [max(grain, -(-sizes[h] // grain) * grain) for h in order]
+    best: list[tuple[float, list[Group]]] = [(0.0, [])]
+    for end in range(1, len(order) + 1):
+        best.append(
+            min(
+                (best[start][0] + (end - start) * padded[end - 1] + cost,
+                 [*best[start][1], Group(order[start:end], padded[end - 1])])
+                for start in range(end)
+            )
+        )  # fmt: skip
+    return best[-1][1]
+
+
+def _slots(ranks: list[int], groups: list[Group]) -> Tensor:
+    """For every padded slot, the row of the ragged weight it shows; the row past the end stands for zero."""
+    starts = torch.tensor([0, *ranks]).cumsum(0)
+    zero = int(starts[-1])
+    slots = []
+    for group in groups:
+        for head in group.heads:
+            own = torch.full((group.dim,), zero)
+            own[: ranks[head]] = torch.arange(ranks[head]) + starts[head]
+            slots.append(own)
+    return torch.cat(slots)
+
+
+class TwinAttention(WhisperAttention):
+    """Whisper's attention with a query-key and a value-output rank per head.
+
+    The weights are stored ragged, head after head, so that every parameter is one that is used. For a forward
+    pass heads of similar size share one kernel call, padded with zeros, so there is no loop over heads.
+    query_key, value_output: the ranks, one a head. The scale stays the original ``64 ** -0.5``.
+    """
+
+    def __init__(self, like: WhisperAttention, query_key: list[int], value_output: list[int]):
+        nn.Module.__init__(self)
+        self.config, self.layer_idx = like.config, like.layer_idx
+        self.embed_dim, self.num_heads, self.head_dim = like.embed_dim, like.num_heads, like.head_dim
+        self.scaling, self.dropout = like.scaling, like.dropout
+        self.is_decoder, self.is_causal = like.is_decoder, like.is_causal
+        self.query_key, self.value_output = list(query_key), list(value_output)
+        self.q_proj = nn.Linear(self.embed_dim, sum(query_key))
+        self.k_proj = nn.Linear(self.embed_dim, sum(query_key), bias=False)
+        self.v_proj = nn.Linear(self.embed_dim, sum(value_output), bias=False)
+        self.out_proj = nn.Linear(sum(value_output), self.embed_dim)
+        # Fused kernels want one dimension for queries, keys and values, so a head is as large as its larger rank.
+        self.groups = group_heads([max(pair) for pair in zip(query_key, value_output, strict=True)])
+        self._cache: dict = {}
+
+    def _padded(self, key_groups: list[Group], value_groups: list[Group]) -> tuple[Tensor, ...]:
+        """The five weights with zero rows where heads are smaller than their group."""
+        device = self.q_proj.weight.device
+        keys = _slots(self.query_key, key_groups).to(device)
+        values = _slots(self.value_output, value_groups).to(device)
+        return (
+            F.pad(self.q_proj.weight, (0, 0, 0, 1))[keys],
+            F.pad(self.q_proj.bias, (0, 1))[keys],
+            F.pad(self.k_proj.weight, (0, 0, 0, 1))[keys],
+            F.pad(self.v_proj.weight, (0, 0, 0, 1))[values],
+            F.pad(self.out_proj.weight, (0, 1))[:, values],
+        )
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        """Padded weights; kept between calls as long as nobody trains or changes the parameters."""
+        if torch.is_grad_enabled() and self.q_proj.weight.requires_grad:
+            return self._padded(self.groups, self.groups)
+        state = tuple((p.data_ptr(), p._version, p.dtype) for p in self.parameters())
+        if self._cache.get("state") != state:
+            with torch.no_grad():
+                self._cache = {"state": state, "weights": self._padded(self.groups, self.groups)}
+        return self._cache["weights"]
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_cache": {}}  # copies and pickles make their own padded weights
+
+    def packed(self) -> PackedAttention:
+        """All heads padded to the layer's largest ranks, for the batched decoder."""
+        key_dim, value_dim = max(1, *self.query_key), max(1, *self.value_output)
+        everyone = list(range(self.num_heads))
+        with torch.no_grad():
+            q, qb, k, v, o = self._padded([Group(everyone, key_dim)], [Group(everyone, value_dim)])
+        out_bias = self.out_proj.bias.detach()
+        return PackedAttention(q, qb, k, None, v, None, o, out_bias, self.num_heads, key_dim, value_dim, self.scaling)
+
+    def forward(
+        self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None,
+        output_attentions=False, **kwargs,
+    ):  # fmt: skip
+        """As `WhisperAttention.forward`. The cache holds all heads side by side, [B, 1, T, sum of padded ranks]."""
+        q_weight, q_bias, k_weight, v_weight, out_weight = self._weights()
+        query = F.linear(hidden_states, q_weight, q_bias) * self.scaling
+        cross = key_value_states is not None
+        updated = False
+        if isinstance(past_key_values, EncoderDecoderCache):
+            updated = bool(past_key_values.is_updated.get(self.layer_idx)) and cross
+            if cross:
+                past_key_values.is_updated[self.layer_idx] = True
+                past_key_values = past_key_values.cross_attention_cache
+            else:
+                past_key_values = past_key_values.self_attention_cache
+        if updated:
+            layer = past_key_values.layers[self.layer_idx]
+            key, value = layer.keys[:, 0], layer.values[:, 0]
+        else:
+            source = key_value_states if cross else hidden_states
+            key, value = F.linear(source, k_weight), F.linear(source, v_weight)
+            if past_key_values is not None:
+                key, value = past_key_values.update(key[:, None], value[:, None], self.layer_idx)
+                key, value = key[:, 0], value[:, 0]
+
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        mixed, weights, start = [], [], 0
+        for heads, dim in self.groups:
+            stop = start + len(heads) * dim
+            q, k, v = (x[..., start:stop].unflatten(-1, (len(heads), dim)).transpose(1, 2) for x in (query, key, value))
+            out, weight = attend(
+                self, q, k, v, attention_mask, dropout=self.dropout if self.training else 0.0, scaling=1.0,
+                output_attentions=output_attentions, **kwargs,
+            )  # fmt: skip
+            mixed.append(out.flatten(2))
+            weights.append(weight)
+            start = stop
+        output = F.linear(torch.cat(mixed, -1), out_weight, self.out_proj.bias)
+        if weights[0] is None:
+            return output, None
+        order = torch.tensor([h for group in self.groups for h in group.heads], device=output.device).argsort()
+        return output, torch.cat(weights, 1)[:, order]
+
+
+class TwinWhisperForConditionalGeneration(WhisperForConditionalGeneration):
+    """A compressed Whisper: `TwinAttention` and narrower feed-forward pairs where the configuration says so.
+
+    >>> config = TwinWhisperConfig(vocab_size=60, d_model=128, encoder_layers=1, decoder_layers=1,
+    ...     encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64,
+    ...     pad_token_id=0, bos_token_id=0, eos_token_id=0, decoder_start_token_id=1,
+    ...     ranks={"encoder.0.query_key": [3, 64], "encoder.0.feed_forward": [10]})
+    >>> layer = TwinWhisperForConditionalGeneration(config).model.encoder.layers[0]
+    >>> layer.self_attn.q_proj.weight.shape, layer.fc1.weight.shape
+    (torch.Size([67, 128]), torch.Size([10, 128]))
+    """
+
+    config: TwinWhisperConfig
+    config_class = TwinWhisperConfig
+
+    def __init__(self, config: TwinWhisperConfig):
+        super().__init__(config)
+        named = {Twin.parse(key) for key in config.ranks or {}}
+        for twin in twins_of(config):
+            layer = layer_of(self, twin.part, twin.layer)
+            if twin.kind == "feed_forward" and twin in named:
+                (neurons,) = config.rank(str(twin))
+                layer.fc1 = nn.Linear(config.d_model, neurons)
+                layer.fc2 = nn.Linear(neurons, config.d_model)
+            elif twin.kind == "query_key":
+                partner = twin._replace(kind="value_output")
+                if twin in named or partner in named:
+                    name = attention_name(twin.part)
+                    dense = getattr(layer, name)
+                    setattr(layer, name, TwinAttention(dense, config.rank(str(twin)), config.rank(str(partner))))
+
+
+# The Auto classes know compressed models from here on.
+AutoConfig.register(TwinWhisperConfig.model_type, TwinWhisperConfig, exist_ok=True)
+AutoModelForSpeechSeq2Seq.register(TwinWhisperConfig, TwinWhisperForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(TwinWhisperConfig, WhisperProcessor, exist_ok=True)

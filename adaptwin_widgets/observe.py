@@ -1,0 +1,286 @@
+"""One pass of speech through a Whisper gathers what every twin sees: second moments of its activations.
+
+The closed forms in `twins` need nothing else, so the speech is read once, whatever is tried afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from adaptwin_widgets.anatomy import attention_of, layer_of
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.features import log_mel
+from adaptwin_widgets.jobs import Job, ensure
+from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.transcribe import transcribe
+from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.windows import Window, pack
+
+UNIFORM = 0.1  # share of a plain average mixed into the attention a key receives
+SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
+STRIDE = 3  # encoder frames are 20 ms apart and alike: every third query and neuron row says the same
+
+
+@dataclass
+class AttentionMoments:
+    """query, key: [H, dh, dh]; mean [d] and second [d, d] moment of the mixed values of all heads side by side."""
+
+    query: Tensor
+    key: Tensor
+    mean: Tensor
+    second: Tensor
+
+    @property
+    def covariance(self) -> Tensor:
+        """[d, d] covariance of the mixed values, float64."""
+        return self.second.double() - torch.outer(self.mean.double(), self.mean.double())
+
+
+@dataclass
+class NeuronMoments:
+    """mean [n] and second [n, n] moment of a feed-forward pair's activations."""
+
+    mean: Tensor
+    second: Tensor
+
+    covariance = AttentionMoments.covariance
+
+
+@dataclass
+class Statistics:
+    """What `observe` found: moments by (part, layer), and the speech they come from.
+
+    attention: keys ("encoder" | "decoder" | "cross", layer); neurons: keys ("encoder" | "decoder", layer).
+    """
+
+    attention: dict[tuple[str, int], AttentionMoments] = field(default_factory=dict)
+    neurons: dict[tuple[str, int], NeuronMoments] = field(default_factory=dict)
+    source: str = ""
+    speech: str = ""
+    seconds: float = 0.0
+
+    @classmethod
+    def mix(cls, parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
+        """The statistics of a mixture: moments are averages, so they mix linearly.
+
+        weights: one a part, any positive scale.
+        """
+        shares = [w / sum(weights) for w in weights]
+
+        def average(moments):
+            kind = type(moments[0])
+            return kind(
+                *(sum(s * getattr(m, f.name) for s, m in zip(shares, moments, strict=True)) for f in fields(kind))
+            )
+
+        return cls(
+            {key: average([p.attention[key] for p in parts]) for key in parts[0].attention},
+            {key: average([p.neurons[key] for p in parts]) for key in parts[0].neurons},
+            parts[0].source,
+            " + ".join(f"{s:.0%} {p.speech}" for s, p in zip(shares, parts, strict=True)),
+            sum(p.seconds for p in parts),
+        )
+
+
+class _Accumulator:
+    """Weighted sums of everything the hooks see, for one corpus."""
+
+    def __init__(self, model):
+        self.model, self.sums, self.seen = model, {}, {}
+        self.frames: Tensor | None = None  # [B, T] weight of every encoder frame of the batch
+        self.tokens: Tensor | None = None  # [B, L] weight of every decoder position
+
+    def add(self, name: tuple, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+
+    def queries_and_keys(self, part: str, layer: int, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
+        """q: [B, Tq, d], k: [B, Tk, d], as the projections give them, bias included, unscaled."""
+        rows = self.frames if part == "encoder" else self.tokens
+        columns = self.tokens if part == "decoder" else self.frames
+        if part == "encoder":
+            q, rows = q[:, ::STRIDE], rows[:, ::STRIDE]
+        q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))  # [B, H, T, dh]
+        for b in range(len(q)):  # one window at a time keeps the attention maps small
+            weighted = q[b] * rows[b][None, :, None]
+            self.add((part, layer, "query"), weighted.mT @ q[b])
+            scores = (q[b] * scale) @ k[b].mT
+            if part == "decoder":
+                scores = scores.masked_fill(
+                    torch.ones_like(scores[0], dtype=torch.bool).triu(1), torch.finfo(scores.dtype).min
+                )
+            received = (scores.softmax(-1) * rows[b][None, :, None]).sum(1)  # [H, Tk]
+            received = received / received.sum(-1, keepdim=True)
+            share = (1 - UNIFORM) * received + UNIFORM * columns[b] / columns[b].sum()
+            centred = k[b] - share[:, None] @ k[b]  # a softmax forgives a constant, so centre per utterance
+            self.add((part, layer, "key"), (centred * share[..., None]).mT @ centred * rows[b].sum())
+        self.add((part, layer, "rows"), rows.sum())
+
+    def vectors(self, part: str, layer: int, name: str, x: Tensor) -> None:
+        """x: [B, T, n]; adds its weighted first and second moment."""
+        rows = self.frames if part == "encoder" else self.tokens
+        if part == "encoder" and name == "neurons":
+            x, rows = x[:, ::STRIDE], rows[:, ::STRIDE]
+        x, rows = x.flatten(0, 1), rows.flatten()
+        x = x * rows.sqrt()[:, None]
+        self.add((part, layer, name + " rows"), rows.sum())
+        self.add((part, layer, name + " mean"), rows.sqrt() @ x)
+        self.add((part, layer, name + " second"), x.mT @ x)
+
+    @contextmanager
+    def hooks(self):
+        """Hooks on every projection of interest, removed again at the end."""
+        handles = []
+
+        def watch(part: str, layer: int) -> None:
+            attention = attention_of(self.model, part, layer)
+            held: dict[str, Tensor] = {}
+            for name in ("q_proj", "k_proj"):
+                handles.append(
+                    getattr(attention, name).register_forward_hook(
+                        lambda module, args, out, name=name: held.__setitem__(name, out)
+                    )
+                )
+
+            def mixed(module, args):
+                q, k = held.pop("q_proj"), held.pop("k_proj")
+                self.queries_and_keys(part, layer, q, k, attention.num_heads, attention.scaling)
+                self.vectors(part, layer, "values", args[0])
+
+            handles.append(attention.out_proj.register_forward_pre_hook(mixed))
+            if part != "cross":
+                handles.append(
+                    layer_of(self.model, part, layer).fc2.register_forward_pre_hook(
+                        lambda module, args: self.vectors(part, layer, "neurons", args[0])
+                    )
+                )
+
+        for layer in range(self.model.config.encoder_layers):
+            watch("encoder", layer)
+        for layer in range(self.model.config.decoder_layers):
+            watch("decoder", layer)
+            watch("cross", layer)
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def statistics(self, source: str, speech: str, seconds: float) -> Statistics:
+        s = Statistics(source=source, speech=speech, seconds=seconds)
+        for part, layer in {key[:2] for key in self.sums}:
+            rows = self.sums[part, layer, "rows"]
+            value_rows = self.sums[part, layer, "values rows"]
+            s.attention[part, layer] = AttentionMoments(
+                self.sums[part, layer, "query"] / rows,
+                self.sums[part, layer, "key"] / rows,
+                self.sums[part, layer, "values mean"] / value_rows,
+                self.sums[part, layer, "values second"] / value_rows,
+            )
+            if part != "cross":
+                neuron_rows = self.sums[part, layer, "neurons rows"]
+                s.neurons[part, layer] = NeuronMoments(
+                    self.sums[part, layer, "neurons mean"] / neuron_rows,
+                    self.sums[part, layer, "neurons second"] / neuron_rows,
+                )
+        return s
+
+
+def calibration_windows(corpus: Corpus, windows: int, seed: int = 0) -> list[Window]:
+    """Half packed windows, half single utterances with their silence, at most `windows` in all.
+
+    A short clip is nine tenths padding when it is transcribed; statistics of full windows alone miss that.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    packed = pack(corpus, seed=seed)
+    chosen = [packed[i] for i in torch.randperm(len(packed), generator=generator)[: windows // 2].tolist()]
+    alone = torch.randperm(len(corpus), generator=generator)[: windows - len(chosen)].tolist()
+    return chosen + [Window((corpus[i],)) for i in alone]
+
+
+def observe(
+    model: Whisper,
+    speech: Corpus | Sequence[Corpus],
+    *,
+    windows: int = 64,
+    target_weight: float = 0.5,
+    batch_size: int = 4,
+    seed: int = 0,
+    job: Job | None = None,
+) -> Statistics:
+    """Gather the statistics of every twin in one pass over speech.
+
+    model: an uncompressed `Whisper`. speech: one corpus, or several: the first is the target speaker, who gets
+    `target_weight`, the others share the rest by duration. windows: how many 30 s windows of each corpus to use.
+    The decoder is teacher-forced on the model's own transcripts, so the corpus needs none.
+
+    >>> import adaptwin_widgets as aw                                           # doctest: +SKIP
+    >>> model = aw.load("tiny.en")                                              # doctest: +SKIP
+    >>> stats = aw.observe(model, aw.demo_speech()["target_train"], windows=8)         # doctest: +SKIP
+    >>> stats.attention["encoder", 0].query.shape                               # doctest: +SKIP
+    torch.Size([6, 64, 64])
+
+    Raises InputError for a model that is compressed already, and for a corpus without speech.
+    """
+    corpora = [speech] if isinstance(speech, Corpus) else list(speech)
+    if getattr(model.config, "ranks", None):
+        raise InputError(f"{model.source} is compressed already; observe the original it was made from.")
+    if not corpora:
+        raise InputError("There is no speech to observe; give at least one corpus.")
+    if not 0 < target_weight <= 1:
+        raise InputError(f"The target's weight is {target_weight}; it has to be above 0 and at most 1.")
+    job = ensure(job)
+    parts = [_observe_one(model, c, windows, batch_size, seed, job) for c in corpora]
+    return Statistics.mix(parts, corpus_weights(corpora, target_weight))
+
+
+def corpus_weights(corpora: Sequence[Corpus], target_weight: float) -> list[float]:
+    """The share of each corpus: the first gets `target_weight`, the others the rest by duration."""
+    if len(corpora) == 1:
+        return [1.0]
+    others = sum(c.seconds for c in corpora[1:])
+    return [target_weight, *((1 - target_weight) * c.seconds / others for c in corpora[1:])]
+
+
+def _observe_one(model: Whisper, corpus: Corpus, windows: int, batch_size: int, seed: int, job: Job) -> Statistics:
+    chosen = calibration_windows(corpus, windows, seed)
+    texts = transcribe(model, chosen, job=job)
+    network = model.model.eval()
+    sums = _Accumulator(network)
+    prompt = model.prompt(language=texts[0].language)
+    pairs = sorted(zip(chosen, texts, strict=True), key=lambda p: len(p[1].tokens))
+    batches = [pairs[i : i + batch_size] for i in range(0, len(pairs), batch_size)]
+    with torch.no_grad(), sums.hooks():
+        for batch in job.track(batches, text=f"Observing {corpus.name}"):
+            features = log_mel([w.samples() for w, _ in batch], model.processor.feature_extractor, model.device)
+            sums.frames = frame_weights([w for w, _ in batch], model)
+            ids, sums.tokens = teacher_tokens([t.tokens for _, t in batch], prompt, model)
+            network.model(input_features=features.to(network.dtype), decoder_input_ids=ids, use_cache=False)
+    return sums.statistics(model.source, corpus.name, sum(w.seconds for w in chosen))
+
+
+def frame_weights(windows: Iterable[Window], model: Whisper) -> Tensor:
+    """[B, 1500] float32: 1 for a frame (20 ms) of speech, `SILENCE` for padding."""
+    frames = model.config.max_source_positions
+    ends = torch.tensor([[w.spans[-1][1]] for w in windows])
+    speech = torch.arange(frames)[None] < (ends / 30.0 * frames).ceil()
+    return torch.where(speech, 1.0, SILENCE).to(model.device)
+
+
+def teacher_tokens(texts: Sequence[Sequence[int]], prompt: Sequence[int], model: Whisper) -> tuple[Tensor, Tensor]:
+    """Decoder inputs [B, L] (prompt, then the transcript's tokens) and the weight of every position."""
+    room = model.config.max_target_positions
+    rows = [([*prompt, *text])[:room] for text in texts]
+    longest = max(map(len, rows))
+    pad = model.config.eos_token_id
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
+    # The prompt's first tokens are always the same; only positions that predict text count.
+    weights = torch.tensor(
+        [[float(len(prompt) - 1 <= i < len(row)) for i in range(longest)] for row in rows],
+        device=model.device,
+    )
+    return ids, weights

@@ -1,0 +1,202 @@
+"""RankPlan: which rank each twin keeps, as a thing one can save, read, change and price."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import WhisperConfig
+
+from adaptwin_widgets.anatomy import full_rank, heads_of, twins_of
+from adaptwin_widgets.cost import Cost, cost, reductions
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.files import write_atomically
+
+if TYPE_CHECKING:
+    from adaptwin_widgets.sensitivity import Sensitivity
+    from adaptwin_widgets.spectra import Spectra
+
+FORMAT = 1
+SHAPE = (
+    "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads",
+    "encoder_ffn_dim", "decoder_ffn_dim", "vocab_size", "num_mel_bins",
+    "max_source_positions", "max_target_positions",
+)  # fmt: skip
+
+
+@dataclass
+class RankPlan:
+    """The rank every twin keeps, and the model it belongs to.
+
+    ranks: ``{"encoder.0.query_key": [rank of head 0, ...], "encoder.0.feed_forward": [neurons], ...}``; a twin
+    that is not named is left as it is in the original. locked: twins an allocation may not touch. method: how
+    the ranks were chosen, in words. source, shape: the model.
+
+    >>> plan = RankPlan.full(WhisperConfig(encoder_layers=1, decoder_layers=0))
+    >>> plan.ranks["encoder.0.query_key"]
+    [64, 64, 64, 64, 64, 64]
+    """
+
+    ranks: dict[str, list[int]]
+    shape: dict[str, int]
+    source: str = ""
+    locked: tuple[str, ...] = ()
+    method: str = ""
+    budget: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    @classmethod
+    def full(cls, config: WhisperConfig, source: str = "") -> RankPlan:
+        """The plan that removes nothing."""
+        ranks = {str(t): [full_rank(config, t)] * heads_of(config, t) for t in twins_of(config)}
+        return cls(ranks, shape_of(config), source, method="full rank")
+
+    @classmethod
+    def for_budget(
+        cls,
+        spectra: Spectra,
+        *,
+        encoder: float | None = None,
+        decoder: float | None = None,
+        model: float | None = None,
+        tau: float | None = None,
+        sensitivity: Sensitivity | None = None,
+        locked: Iterable[str] = (),
+    ) -> RankPlan:
+        """Choose every rank at once by one global sort of what each component is worth a parameter.
+
+        encoder, decoder, model: the fraction of all parameters of that part to *remove* (the decoder without the
+        token embedding, the model with it); encoder and decoder may be given together. tau: instead of a
+        fraction, the worth a parameter below which a component goes. sensitivity: measured damage; without it,
+        worth is read off the energies. locked: twins to keep as they are, "cross.2.query_key" or a prefix "cross".
+
+        >>> import adaptwin_widgets as aw                                              # doctest: +SKIP
+        >>> twins = aw.spectra(aw.load("tiny.en"))                                     # doctest: +SKIP
+        >>> aw.RankPlan.for_budget(twins, encoder=0.3).reductions["encoder_reduction"]  # doctest: +SKIP
+        0.3000...
+
+        Raises InputError for a budget that cannot be met, saying how far it can go.
+        """
+        from adaptwin_widgets.allocate import allocate
+
+        return allocate(
+            spectra,
+            encoder=encoder,
+            decoder=decoder,
+            model=model,
+            tau=tau,
+            sensitivity=sensitivity,
+            locked=locked,
+        )
+
+    @property
+    def config(self) -> WhisperConfig:
+        """A configuration of the original's shape."""
+        return WhisperConfig(**self.shape)
+
+    @property
+    def before(self) -> Cost:
+        """Cost of the original."""
+        return cost(self.config)
+
+    @property
+    def after(self) -> Cost:
+        """Cost of the compressed model, exact to the last parameter."""
+        return cost(self.config, self.ranks)
+
+    @property
+    def reductions(self) -> dict[str, float | int]:
+        """Parameters before and after and the fraction removed of encoder, decoder and model."""
+        return reductions(self.before, self.after)
+
+    def check(self, config: WhisperConfig, source: str = "this model") -> None:
+        """Raise InputError when the plan was made for a model of another shape."""
+        other = shape_of(config)
+        for name, value in self.shape.items():
+            if other[name] != value:
+                raise InputError(
+                    f"The plan was made for {self.source or 'another model'} ({name} {value}), "
+                    f"but {source} has {name} {other[name]}; make a plan for {source}."
+                )
+
+    def to_dict(self) -> dict:
+        """The plan as JSON types."""
+        return {
+            "format": FORMAT,
+            "source": self.source,
+            "shape": self.shape,
+            "method": self.method,
+            "budget": self.budget,
+            "locked": list(self.locked),
+            "ranks": self.ranks,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping, where: str = "The plan") -> RankPlan:
+        """Read what `to_dict` gave; raises InputError naming the entry that is wrong."""
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise InputError(f"{where}: not a rank plan of format {FORMAT}; make one with `adaptwin plan`.")
+        try:
+            return cls(
+                dict(data["ranks"]), dict(data["shape"]), str(data.get("source", "")),
+                tuple(data.get("locked", ())), str(data.get("method", "")), dict(data.get("budget", {})),
+            )  # fmt: skip
+        except KeyError as error:
+            raise InputError(f"{where}: no {error.args[0]!r} in it; make a new plan with `adaptwin plan`.") from error
+        except (TypeError, AttributeError) as error:
+            raise InputError(f"{where}: an entry has the wrong type ({error}); make a new one.") from error
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan as JSON, under a temporary name first."""
+        write_atomically(path, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> RankPlan:
+        """Read a plan; raises InputError naming the file and what is wrong with it."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: the plan cannot be read ({error.strerror}); check the path.") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not valid JSON ({error}); make a new plan with `adaptwin plan`.") from error
+        return cls.from_dict(data, str(path))
+
+
+def shape_of(config: WhisperConfig) -> dict[str, int]:
+    """The numbers that decide what a plan can say about a model."""
+    return {name: int(getattr(config, name)) for name in SHAPE}
+
+
+def _validate(plan: RankPlan) -> None:
+    if missing := [name for name in SHAPE if not isinstance(plan.shape.get(name), int)]:
+        raise InputError(f"shape.{missing[0]} is missing or no whole number; make a new plan for the model.")
+    config = plan.config
+    known = {str(twin): twin for twin in twins_of(config)}
+    for key, ranks in plan.ranks.items():
+        if key not in known:
+            raise InputError(f"ranks.{key} is no twin of this model; the twins are named like {next(iter(known))}.")
+        twin = known[key]
+        heads, full = heads_of(config, twin), full_rank(config, twin)
+        if not isinstance(ranks, list) or len(ranks) != heads:
+            raise InputError(f"ranks.{key} has to be a list of {heads} whole numbers, one a head.")
+        for rank in ranks:
+            if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= full:
+                raise InputError(f"ranks.{key} holds {rank!r}; a rank is a whole number from 0 to {full}.")
+    if unknown := [lock for lock in plan.locked if not any(matches(key, lock) for key in known)]:
+        raise InputError(f"locked names {unknown[0]!r}, which is no twin of this model.")
+
+
+def matches(key: str, lock: str) -> bool:
+    """Whether a lock, a twin's address or the beginning of one, names this twin.
+
+    >>> matches("cross.2.query_key", "cross"), matches("cross.2.query_key", "cross.1")
+    (True, False)
+    """
+    return key == lock or key.startswith(lock + ".")

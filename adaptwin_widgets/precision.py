@@ -1,0 +1,110 @@
+"""Which number format is the fastest sound one on this machine: measured once a process, not guessed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+from torch.nn import functional as F
+
+from adaptwin_widgets.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+SOUND = 0.02  # largest relative error of a product that still counts as sound; bfloat16 rounds to 0.004
+GAIN = 1.15  # a shorter format must be so much faster before its rounding is accepted
+
+
+def resolve_dtype(name: str | torch.dtype = "auto", device: str | torch.device = "cpu") -> torch.dtype:
+    """The number format called `name`; ``auto`` is the fastest sound one on the device.
+
+    >>> resolve_dtype("bfloat16")
+    torch.bfloat16
+
+    Raises `InputError` for any other name.
+    """
+    if isinstance(name, torch.dtype) and name in DTYPES.values():
+        return name
+    if name == "auto":
+        return fastest_dtype(device)
+    if name not in DTYPES:
+        raise InputError(f"dtype {str(name)!r} is unknown; give auto, float32, bfloat16 or float16.")
+    return DTYPES[str(name)]
+
+
+def fastest_dtype(device: str | torch.device = "cpu") -> torch.dtype:
+    """The number format in which this device multiplies matrices of Whisper's shapes fastest, and soundly.
+
+    >>> fastest_dtype("cpu") in (torch.float32, torch.bfloat16)
+    True
+
+    float32 against bfloat16, on accelerators also float16. A format whose products are off by more than 2 %,
+    or that the device does not have, is left out. Takes about a tenth of a second, once a process.
+    """
+    return _fastest_dtype(str(device))
+
+
+def fused_attention(device: str | torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch's fused attention beats attention in blocks (`engine.attend`) for an encoder's shapes.
+
+    >>> fused_attention("cpu", torch.float32)
+    True
+
+    Always so on accelerators, and in float32; measured for 16-bit numbers on CPUs, where it depends on which
+    matrix instructions there are. Takes about a tenth of a second, once a process.
+    """
+    if torch.device(device).type != "cpu" or dtype == torch.float32:
+        return True
+    return _fused_attention(str(device), dtype)
+
+
+@lru_cache
+def _fastest_dtype(device: str) -> torch.dtype:
+    x = torch.randn(1500, 512, device=device, generator=_generator(device))
+    weight = torch.randn(512, 512, device=device, generator=_generator(device)) / 512**0.5
+    exact = F.linear(x, weight)
+    best, limit = torch.float32, _seconds(lambda: F.linear(x, weight), device) / GAIN
+    for dtype in (torch.bfloat16,) if device.startswith("cpu") else (torch.bfloat16, torch.float16):
+        try:
+            short = x.to(dtype), weight.to(dtype)
+            error = (F.linear(*short).float() - exact).norm() / exact.norm()
+            if not error < SOUND:  # also if it is not a number
+                continue
+            seconds = _seconds(lambda pair=short: F.linear(*pair), device)
+        except RuntimeError:  # the device does not have this format
+            continue
+        if seconds < limit:
+            best, limit = dtype, seconds
+    return best
+
+
+@lru_cache
+def _fused_attention(device: str, dtype: torch.dtype) -> bool:
+    from adaptwin_widgets.engine import attend  # which asks here
+
+    q, k, v = torch.randn(3, 1, 2, 1500, 64, device=device, generator=_generator(device)).to(dtype)
+    fused, blocks = (_seconds(lambda f=f: attend(q, k, v, f), device) for f in (True, False))
+    return fused < blocks
+
+
+def _generator(device: str) -> torch.Generator:
+    return torch.Generator(device).manual_seed(0)
+
+
+def _seconds(run: Callable[[], object], device: str, rounds: int = 5) -> float:
+    """The shortest of some runs, after one to warm up: the shortest is the one least disturbed."""
+    times = []
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            start = time.perf_counter()
+            run()
+            _wait(device)
+            times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def _wait(device: str) -> None:
+    kind = torch.device(device).type
+    if kind in ("cuda", "mps", "xpu"):
+        getattr(torch, kind).synchronize()

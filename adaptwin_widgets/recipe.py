@@ -1,0 +1,106 @@
+"""The steps of the main job with what they share kept: observe once, then plan, compress and tune many times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from adaptwin_widgets.allocate import uniform
+from adaptwin_widgets.compress import compress
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.jobs import Job
+from adaptwin_widgets.observe import Statistics, observe
+from adaptwin_widgets.plan import RankPlan, shape_of
+from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
+from adaptwin_widgets.spectra import Spectra, spectra
+from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.tune import Settings, tune
+from adaptwin_widgets.whisper import Whisper
+
+ALLOCATIONS = ("measured", "energy")
+METHODS = ("ours", "uniform")
+
+
+class Recipe:
+    """A model and the speech to adapt it to; statistics, spectra and sensitivity are made when first needed.
+
+    speech: corpora, the target speaker's first. allocation: "measured" (damage of every twin, measured once) or
+    "energy" (quick).
+
+    >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
+    >>> recipe = aw.Recipe(aw.load("tiny.en"), [aw.demo_speech()["target_train"]])               # doctest: +SKIP
+    >>> small = recipe.tune(recipe.compress(recipe.plan(encoder=0.3)), minutes=1)         # doctest: +SKIP
+
+    Raises InputError for an unknown allocation.
+    """
+
+    def __init__(
+        self,
+        model: Whisper,
+        speech: Sequence[Corpus],
+        *,
+        target_weight: float = 0.5,
+        allocation: str = "measured",
+        windows: int = 64,
+        seed: int = 0,
+        job: Job | None = None,
+    ):
+        if allocation not in ALLOCATIONS:
+            raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
+        self.model, self.speech, self.target_weight = model, list(speech), target_weight
+        self.allocation, self.windows, self.seed, self.job = allocation, windows, seed, job
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return shape_of(self.model.config)
+
+    @cached_property
+    def stats(self) -> Statistics | None:
+        """Statistics of the speech; without any speech the twins are seen by their weights alone."""
+        if not self.speech:
+            return None
+        return observe(
+            self.model, self.speech, windows=self.windows, target_weight=self.target_weight, seed=self.seed,
+            job=self.job,
+        )  # fmt: skip
+
+    @cached_property
+    def spectra(self) -> Spectra:
+        return spectra(self.model, self.stats, job=self.job)
+
+    @cached_property
+    def sensitivity(self) -> Sensitivity | None:
+        if self.allocation == "energy" or self.stats is None:
+            return None
+        return measure_sensitivity(self.model, self.spectra, self.stats, self.speech, job=self.job)
+
+    def plan(self, method: str = "ours", **budget: float) -> RankPlan:
+        """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
+
+        method: "ours", or "uniform": every twin loses the same share, as a baseline to see what choosing is worth.
+        """
+        if method not in METHODS:
+            raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
+        if method == "uniform":
+            return uniform(self.spectra, **budget)
+        return RankPlan.for_budget(self.spectra, sensitivity=self.sensitivity, **budget)
+
+    def compress(self, plan: RankPlan) -> Whisper:
+        """The model at a plan's ranks, before tuning."""
+        return compress(self.model, plan, self.stats, spectra=self.spectra, job=self.job)
+
+    def tune(
+        self,
+        small: Whisper,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        checkpoint: Path | None = None,
+        resume: bool = False,
+    ) -> Whisper:
+        """Tune on the recipe's speech; see `tune.tune`."""
+        return tune(
+            small, teacher=self.model, speech=self.speech, minutes=minutes, steps=steps, checkpoint=checkpoint,
+            resume=resume, settings=Settings(target_weight=self.target_weight, seed=self.seed), job=self.job,
+        )  # fmt: skip

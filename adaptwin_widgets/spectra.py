@@ -1,0 +1,157 @@
+"""The singular values of every twin of a model, weight-only and as the speech sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from transformers import WhisperConfig
+
+from adaptwin_widgets import twins as closed_form
+from adaptwin_widgets.anatomy import Twin, attention_of, full_rank, heads_of, layer_of, twins_of
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.jobs import Job, ensure
+from adaptwin_widgets.observe import Statistics
+from adaptwin_widgets.whisper import Whisper
+
+
+@dataclass
+class Spectra:
+    """Every twin's spectrum.
+
+    values, weight_only: arrays [heads, full rank], descending, by twin; for a feed-forward pair one row, the root
+    of the squared output error each neuron's removal adds. order: the neurons, the most valuable first.
+    aware: whether `values` come from activations (else they are the weight-only ones).
+    """
+
+    config: WhisperConfig
+    source: str
+    values: dict[Twin, np.ndarray] = field(default_factory=dict)
+    weight_only: dict[Twin, np.ndarray] = field(default_factory=dict)
+    order: dict[Twin, Tensor] = field(default_factory=dict)
+    aware: bool = False
+
+    def frame(self) -> pd.DataFrame:
+        """A tidy table: part, layer, kind, head, index, value, weight_only; one row a singular value or neuron."""
+        blocks = []
+        for twin, values in self.values.items():
+            heads, indices = np.indices(values.shape)
+            blocks.append(
+                pd.DataFrame(
+                    {
+                        "part": twin.part,
+                        "layer": twin.layer,
+                        "kind": twin.kind,
+                        "head": heads.ravel(),
+                        "index": indices.ravel(),
+                        "value": values.ravel(),
+                        "weight_only": self.weight_only[twin].ravel(),
+                    }
+                )
+            )
+        return pd.concat(blocks, ignore_index=True)
+
+
+def attention_weights(model, part: str, layer: int) -> tuple[Tensor, ...]:
+    """Float64 (Wq, bq, Wk, Wv, bv, Wo, bo) of one attention in row-vector notation: W [d, H*dh], Wo [H*dh, d]."""
+    a = attention_of(model, part, layer)
+    return tuple(
+        t.detach().double()
+        for t in (
+            a.q_proj.weight.T, a.q_proj.bias, a.k_proj.weight.T, a.v_proj.weight.T, a.v_proj.bias,
+            a.out_proj.weight.T, a.out_proj.bias,
+        )
+    )  # fmt: skip
+
+
+def by_head(matrix: Tensor, heads: int) -> Tensor:
+    """Columns of [d, H*dh] as a batch of heads [H, d, dh]."""
+    return matrix.unflatten(-1, (heads, -1)).transpose(0, 1)
+
+
+def diagonal_blocks(matrix: Tensor, heads: int) -> Tensor:
+    """The blocks [H, dh, dh] on the diagonal of [H*dh, H*dh]."""
+    blocks = matrix.unflatten(0, (heads, -1)).unflatten(-1, (heads, -1))
+    return blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+
+
+def white_moments(model, part: str, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(Cq, Ck, C) [H, dh, dH] of white inputs: what a weight-only spectrum (CLOVER, ICML 2025) assumes."""
+    heads = attention_of(model, part, layer).num_heads
+    wq, bq, wk, wv, *_ = attention_weights(model, part, layer)
+    q, k, v = (by_head(w, heads) for w in (torch.cat([wq, bq[None]]), wk, wv))
+    return q.mT @ q, k.mT @ k, v.mT @ v
+
+
+def query_key_factors(model, twin: Twin, stats: Statistics | None) -> closed_form.QueryKey:
+    """The factored query-key product of every head of one layer."""
+    if stats is None:
+        query, key, _ = white_moments(model, twin.part, twin.layer)
+    else:
+        moments = stats.attention[twin.part, twin.layer]
+        query, key = moments.query, moments.key
+    return closed_form.query_key(query, key)
+
+
+def value_output_factors(model, twin: Twin, stats: Statistics | None) -> closed_form.ValueOutput:
+    """The factored value-output product of every head of one layer."""
+    heads = attention_of(model, twin.part, twin.layer).num_heads
+    wo = attention_weights(model, twin.part, twin.layer)[5]
+    if stats is None:
+        covariance = white_moments(model, twin.part, twin.layer)[2]
+    else:
+        covariance = diagonal_blocks(stats.attention[twin.part, twin.layer].covariance, heads)
+    return closed_form.value_output(covariance, wo.unflatten(0, (heads, -1)))
+
+
+def neuron_order(model, twin: Twin, stats: Statistics | None) -> closed_form.FeedForward:
+    """The neurons of one feed-forward pair by their worth; weight-only: by the product of their two norms."""
+    layer = layer_of(model, twin.part, twin.layer)
+    w1, w2 = layer.fc1.weight.detach().double(), layer.fc2.weight.detach().double().T
+    if stats is None:
+        worth = w1.norm(dim=1) * w2.norm(dim=1)
+        values, order = worth.sort(descending=True)
+        return closed_form.FeedForward(values, order)
+    return closed_form.feed_forward(stats.neurons[twin.part, twin.layer].covariance, w2)
+
+
+def spectra(model: Whisper, stats: Statistics | None = None, *, job: Job | None = None) -> Spectra:
+    """The spectra of every twin of a model; without statistics both columns are the weight-only ones.
+
+    >>> import adaptwin_widgets as aw                                           # doctest: +SKIP
+    >>> aw.spectra(aw.load("tiny.en")).frame().groupby("kind").size()           # doctest: +SKIP
+
+    Values of a query-key twin are in units of the raw score (before the scale ``64 ** -0.5``), of a value-output
+    twin and of neurons in units of the layer's output; their squares are mean squared errors a row.
+    Raises InputError for a model that is compressed already, or statistics of another model.
+    """
+    config = model.config
+    if getattr(config, "ranks", None):
+        raise InputError(f"{model.source} is compressed already; its original has the spectra.")
+    result = Spectra(config, model.source, aware=stats is not None)
+    for twin in ensure(job).track(list(twins_of(config)), text="Spectra"):
+        check_statistics(config, twin, stats)
+        factors = {
+            "query_key": query_key_factors, "value_output": value_output_factors, "feed_forward": neuron_order,
+        }[twin.kind]  # fmt: skip
+        white = factors(model.model, twin, None)
+        aware = white if stats is None else factors(model.model, twin, stats)
+        shape = (heads_of(config, twin), full_rank(config, twin))
+        result.values[twin] = aware.values.reshape(shape).cpu().numpy()
+        result.weight_only[twin] = white.values.reshape(shape).cpu().numpy()
+        if twin.kind == "feed_forward":
+            result.order[twin] = aware.order.cpu()
+    return result
+
+
+def check_statistics(config: WhisperConfig, twin: Twin, stats: Statistics | None) -> None:
+    """Raise InputError when the statistics were not gathered from a model of this shape."""
+    if stats is None:
+        return
+    neurons = twin.kind == "feed_forward"
+    moments = (stats.neurons if neurons else stats.attention).get((twin.part, twin.layer))
+    if moments is None or len(moments.mean) != (full_rank(config, twin) if neurons else config.d_model):
+        raise InputError(f"The statistics of {stats.source} do not fit this model; observe this model itself.")

@@ -1,0 +1,286 @@
+"""Fine-tuning a compressed model towards its original, for minutes or for steps, stoppable and resumable."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from adaptwin_widgets.anatomy import Twin, layer_of
+from adaptwin_widgets.distill import Distance, Order, samples_of
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.files import write_atomically
+from adaptwin_widgets.jobs import Cancelled, Job, ensure
+from adaptwin_widgets.observe import corpus_weights
+from adaptwin_widgets.precision import resolve_dtype
+from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.whisper import Whisper
+
+HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
+CHECKPOINT_SECONDS = 30.0
+MARGIN = 1.08  # a step, a check or a save may take this much longer than the last one did
+
+
+@dataclass
+class Settings:
+    """How to tune. learning_rate: peak; warmup: steps; batch_size: 30 s windows a step; target_weight: share of
+    the first corpus; weights: of the distances (layers, encoder, decoder), see `distill.Distance`."""
+
+    learning_rate: float = 1e-4
+    warmup: int = 10
+    batch_size: int = 4
+    target_weight: float = 0.5
+    weights: tuple[float, float, float] = (0.5, 1.0, 1.0)
+    check_every: int = 20
+    dtype: str = "auto"
+    seed: int = 0
+
+
+@dataclass
+class Progress:
+    """Where a run is. history: one record a step or check; best: the held-out loss of the state that is kept."""
+
+    steps: int = 0
+    seconds: float = 0.0
+    audio_seconds: float = 0.0
+    best: float = float("inf")
+    scale: float = 1.0  # of the learning rate; halved when a run diverges
+    stopped: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def tune(
+    small: Whisper,
+    *,
+    teacher: Whisper,
+    speech: Corpus | Sequence[Corpus],
+    minutes: float | None = None,
+    steps: int | None = None,
+    settings: Settings | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    on_progress: Callable[[Progress], None] | None = None,
+    job: Job | None = None,
+) -> Whisper:
+    """Tune a compressed model on speech with its original as the teacher; returns a new model.
+
+    speech: one corpus or several, the first is the target speaker's. minutes or steps: when to stop; minutes
+    include everything from the call to the return, and what a resumed run had used. checkpoint: a file that keeps the state of the run, written
+    every half minute and at the end, from which `resume` goes on. A cancelled job ends the run early with the best
+    state so far. The result's ``notes["tuning"]`` tells steps, seconds, audio seen and losses.
+
+    >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
+    >>> small = aw.tune(small, teacher=model, speech=aw.demo_speech()["target_train"], minutes=3)        # doctest: +SKIP
+
+    Raises InputError for a model that is not compressed or of another shape than its teacher, for missing or
+    impossible limits, and for a checkpoint that does not fit.
+    """
+    began = time.monotonic()
+    settings = settings or Settings()
+    corpora = [speech] if isinstance(speech, Corpus) else list(speech)
+    _check(small, teacher, minutes, steps, corpora)
+    job = ensure(job)
+    run = _Run(small, teacher, corpora, settings, Path(checkpoint) if checkpoint else None, job)
+    if resume:
+        run.restore()
+    limit = minutes * 60 if minutes is not None else None
+    run.go(began, limit, steps, on_progress)
+    notes = {**small.notes, "tuning": {**run.summary(), "settings": asdict(settings)}}
+    return Whisper(run.best_model(), small.processor, f"{small.name}, tuned", notes)
+
+
+def _check(small: Whisper, teacher: Whisper, minutes, steps, corpora) -> None:
+    if not getattr(small.config, "ranks", None):
+        raise InputError(f"{small.source} is not compressed; compress it first, then tune it.")
+    if getattr(teacher.config, "ranks", None):
+        raise InputError(f"The teacher {teacher.source} is compressed itself; give the original model.")
+    if (small.config.d_model, small.config.encoder_layers) != (
+        teacher.config.d_model,
+        teacher.config.encoder_layers,
+    ):
+        raise InputError(f"{small.source} was not made from {teacher.source}; give the original it was made from.")
+    if (minutes is None) == (steps is None):
+        raise InputError("Say how long to tune: minutes or steps, one of the two.")
+    if (minutes is not None and not minutes > 0) or (steps is not None and not steps > 0):
+        raise InputError(f"A tune of {minutes if steps is None else steps} is none; give a number above 0.")
+    if not corpora:
+        raise InputError("There is no speech to tune on; give at least one corpus.")
+
+
+class _Run:
+    """One run: the model being tuned, its optimiser, and the best state so far."""
+
+    def __init__(self, small: Whisper, teacher: Whisper, corpora, settings: Settings, file: Path | None, job: Job):
+        torch.manual_seed(settings.seed)
+        self.settings, self.file, self.job, self.teacher = settings, file, job, teacher
+        self.progress = Progress()
+        self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
+        self.distance = Distance(teacher, resolve_dtype(settings.dtype, teacher.device), settings.weights)
+        self.parameters = _trainable(self.network)
+        self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
+        self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        training, held_out = [], []
+        for corpus in corpora:
+            rest, kept = corpus.split(1 - HELD_OUT, by="prompt", seed=settings.seed)
+            training.append(samples_of(teacher, rest, settings.seed, job))
+            held_out += samples_of(teacher, kept, settings.seed, job)[: max(2, 6 // len(corpora))]
+        shares = corpus_weights(corpora, settings.target_weight)
+        self.order = Order(training, shares, settings.batch_size, settings.seed)
+        self.prompt = teacher.prompt()
+        groups = [held_out[i : i + settings.batch_size] for i in range(0, len(held_out), settings.batch_size)]
+        self.held_out = [self.distance.batch(group, self.prompt) for group in groups]
+        self.distance.calibrate(self.held_out)
+
+    def go(self, began: float, limit: float | None, steps: int | None, on_progress) -> None:
+        """Train until the limit; whatever ends it, the best state is kept and saved."""
+        before, saved = self.progress.seconds, time.monotonic()
+        slowest = {"step": 0.0, "check": 0.0, "save": 0.0}
+
+        def timed(name: str, work: Callable) -> None:
+            start = time.monotonic()
+            work()
+            slowest[name] = max(0.7 * slowest[name], time.monotonic() - start)
+            self.progress.seconds = before + time.monotonic() - began
+
+        def room() -> bool:
+            if limit is None:
+                return self.progress.steps < steps
+            need = MARGIN * (slowest["step"] + slowest["check"] + slowest["save"])
+            return before + time.monotonic() - began + need < limit
+
+        def report() -> None:
+            elapsed = before + time.monotonic() - began
+            done, total = (elapsed, limit) if limit is not None else (self.progress.steps, steps)
+            if on_progress:
+                on_progress(self.progress)
+            self.job.update(min(done, total), total, "Tuning")
+
+        try:
+            if self.progress.steps == 0:
+                timed("check", self.check)
+            while room():
+                spent = before + time.monotonic() - began
+                fraction = spent / limit if limit is not None else self.progress.steps / steps
+                timed("step", lambda fraction=fraction: self.step(fraction))
+                if self.progress.steps % self.settings.check_every == 0 and room():
+                    timed("check", self.check)
+                if self.file and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    timed("save", self.save)
+                    saved = time.monotonic()
+                report()
+        except Cancelled:
+            self.progress.stopped = True
+            if self.file:  # before the last check, which an unbroken run would not make here
+                timed("save", self.save)
+        if self.progress.history[-1].get("held_out") is None:
+            timed("check", self.check)
+        if self.file and not self.progress.stopped:
+            timed("save", self.save)
+
+    def step(self, fraction: float) -> None:
+        """One batch, one update; learning rate: warm-up, then a straight line to a tenth."""
+        s = self.settings
+        rate = s.learning_rate * self.progress.scale * min(1.0, (self.progress.steps + 1) / s.warmup)
+        rate *= 1 - 0.9 * min(1.0, fraction)
+        batch = self.distance.batch(self.order[self.progress.steps], self.prompt)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.distance.loss(self.network, batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.progress.steps += 1
+        self.progress.audio_seconds += sum(sample.window.seconds for sample in batch.samples)
+        self.progress.history.append({"step": self.progress.steps, "loss": loss.item(), "rate": rate})
+
+    def check(self) -> None:
+        """Held-out loss; keeps the state if it is the best, goes back and slows down if it has diverged."""
+        with torch.no_grad():
+            losses = [self.distance.loss(self.network, batch).item() for batch in self.held_out]
+        loss = sum(losses) / len(losses)
+        record = self.progress.history[-1] if self.progress.history else {"step": 0}
+        record["held_out"] = loss
+        if not self.progress.history:
+            self.progress.history.append(record)
+        if loss < self.progress.best:
+            self.progress.best = loss
+            self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        elif not loss < 2 * self.progress.best:  # catches not-a-number as well
+            with torch.no_grad():
+                for name, p in self.parameters.items():
+                    p.copy_(self.best[name])
+            self.optimiser.state.clear()
+            self.progress.scale /= 2
+
+    def best_model(self):
+        """The tuned network with its best state."""
+        with torch.no_grad():
+            for name, p in self.parameters.items():
+                p.copy_(self.best[name])
+        for p in self.network.parameters():
+            p.requires_grad_(True)
+        self.network.model.encoder.embed_positions.requires_grad_(False)
+        return self.network
+
+    def summary(self) -> dict:
+        """What the run did, for records and the command line."""
+        checks = [h["held_out"] for h in self.progress.history if "held_out" in h]
+        return {
+            "steps": self.progress.steps,
+            "seconds": self.progress.seconds,
+            "audio_seconds_seen": self.progress.audio_seconds,
+            "stopped": self.progress.stopped,
+            "held_out_before": checks[0] if checks else None,
+            "held_out_best": self.progress.best if checks else None,
+            "dtype": str(self.distance.dtype).removeprefix("torch."),
+            "seed": self.settings.seed,
+            "threads": torch.get_num_threads(),
+        }
+
+    def save(self) -> None:
+        """Write the whole state of the run, atomically."""
+        tensors: dict[str, Tensor] = {}
+        for name, p in self.parameters.items():
+            tensors[f"now.{name}"], tensors[f"best.{name}"] = p.detach(), self.best[name]
+            for key, value in self.optimiser.state.get(p, {}).items():
+                tensors[f"{key}.{name}"] = value
+        state = {"progress": asdict(self.progress), "settings": asdict(self.settings)}
+        tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
+        write_atomically(self.file, safetensors.torch.save(tensors, metadata={"run": json.dumps(state)}))
+
+    def restore(self) -> None:
+        """Go on from the checkpoint; raises InputError when there is none or it does not fit."""
+        if self.file is None or not self.file.is_file():
+            raise InputError(f"There is no checkpoint at {self.file} to resume from; start without resume.")
+        try:
+            with safetensors.safe_open(self.file, "pt") as opened:
+                state = json.loads(opened.metadata()["run"])
+            tensors = safetensors.torch.load_file(self.file)
+            with torch.no_grad():
+                for name, p in self.parameters.items():
+                    p.copy_(tensors[f"now.{name}"])
+                    self.best[name] = tensors[f"best.{name}"].to(p.device)
+                    keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"{k}.{name}" in tensors]
+                    if keys:
+                        self.optimiser.state[p] = {k: tensors[f"{k}.{name}"].to(p.device) for k in keys}
+            self.progress = Progress(**{**state["progress"], "stopped": False})
+        except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            raise InputError(f"{self.file} is no checkpoint of this model ({error}); start without resume.") from error
+
+
+def _trainable(network) -> dict[str, torch.nn.Parameter]:
+    """Every parameter of the layers that were compressed; nothing else moves."""
+    layers = {id(layer_of(network, t.part, t.layer)) for t in map(Twin.parse, network.config.ranks)}
+    chosen = {id(p) for m in network.modules() if id(m) in layers for p in m.parameters()}
+    for p in network.parameters():
+        p.requires_grad_(id(p) in chosen)
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}

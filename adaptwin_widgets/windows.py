@@ -1,0 +1,115 @@
+"""Whole utterances packed into the 30 s windows that Whisper's encoder always computes."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from .audio import SAMPLE_RATE
+from .errors import InputError
+from .utterance import Utterance
+
+
+@dataclass(frozen=True)
+class Window:
+    """Whole utterances laid one after another, with silence between, to fill Whisper's 30 s.
+
+    ``Window((utterance,))`` is one utterance that will be padded, as at recognition time.
+
+    >>> from pathlib import Path
+    >>> a, b = (Utterance(n, Path(n), f"Say {n}.", "ann", 2.0) for n in "ab")
+    >>> window = Window((a, b), gap=0.5)
+    >>> window.spans, window.duration, window.seconds, window.text
+    ([(0.0, 2.0), (2.5, 4.5)], 4.5, 4.0, 'Say a. Say b.')
+    """
+
+    utterances: tuple[Utterance, ...]
+    gap: float = 0.3
+
+    @property
+    def id(self) -> str:
+        return "+".join(u.id for u in self.utterances)
+
+    @property
+    def text(self) -> str:
+        return " ".join(u.text for u in self.utterances)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of speech, the gaps not counted."""
+        return math.fsum(u.duration for u in self.utterances)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first utterance's start to the last one's end."""
+        return self.seconds + self.gap * (len(self.utterances) - 1)
+
+    @property
+    def spans(self) -> list[tuple[float, float]]:
+        """Start and end of every utterance in seconds."""
+        starts, clock = [], 0.0
+        for u in self.utterances:
+            starts.append((clock, clock + u.duration))
+            clock += u.duration + self.gap
+        return starts
+
+    def samples(self) -> np.ndarray:
+        """Mono float32 samples at 16 kHz, shape [samples], `duration` seconds long."""
+        if len(self.utterances) == 1:
+            return self.utterances[0].samples()
+        sound = np.zeros(round(self.duration * SAMPLE_RATE), np.float32)
+        for u, (start, _) in zip(self.utterances, self.spans, strict=True):
+            room = sound[round(start * SAMPLE_RATE) :]
+            clip = u.samples()[: len(room)]
+            room[: len(clip)] += clip
+        return sound
+
+
+def pack(corpus: Iterable[Utterance], seconds: float = 30.0, gap: float = 0.3, seed: int = 0) -> list[Window]:
+    """Lay whole utterances into as few windows as first-fit decreasing finds, each in exactly one.
+
+    Speakers are packed apart first; only windows left partly empty are then joined. The order
+    within windows and of the windows is shuffled by `seed`.
+
+    >>> from pathlib import Path
+    >>> speech = [Utterance(str(d), Path(str(d)), "", "ann", d) for d in (20.0, 9.0, 15.0, 14.0)]
+    >>> sorted(round(w.seconds) for w in pack(speech))
+    [29, 29]
+
+    `seconds` is the window's length, `gap` the silence between utterances, both in seconds.
+    Raises `InputError` that names an utterance longer than the window.
+    """
+    by_speaker: dict[str, list[tuple[Utterance, ...]]] = {}
+    for u in corpus:
+        if u.duration > seconds:
+            raise InputError(
+                f"utterance {u.id!r} lasts {u.duration:.1f} s, longer than the window of {seconds:g} s; "
+                "cut it at pauses or leave it out."
+            )
+        by_speaker.setdefault(u.speaker, []).append((u,))
+    bins = [b for units in by_speaker.values() for b in _first_fit(units, seconds, gap)]
+    bins = _first_fit(bins, seconds, gap)
+    order = random.Random(seed)
+    order.shuffle(bins)
+    return [Window(tuple(order.sample(b, len(b))), gap) for b in bins]
+
+
+def _first_fit(units: list[tuple[Utterance, ...]], seconds: float, gap: float) -> list[tuple[Utterance, ...]]:
+    """Put each unit, longest first, into the first bin with room for it and a gap."""
+    lengths = {unit: Window(unit, gap).duration for unit in units}
+    bins: list[tuple[Utterance, ...]] = []
+    ends: list[float] = []
+    for unit in sorted(units, key=lambda unit: -lengths[unit]):
+        for i, end in enumerate(ends):
+            if end + gap + lengths[unit] <= seconds + 1e-9:
+                bins[i] += unit
+                ends[i] += gap + lengths[unit]
+                break
+        else:
+            bins.append(unit)
+            ends.append(lengths[unit])
+    return bins

@@ -1,0 +1,96 @@
+"""Fixtures of the browser tests: one JupyterLab and one Chromium a session, one fresh page a notebook.
+
+Every test in this folder carries the marker `browser`. Without Chromium or Playwright they are skipped by
+name; where ADAPTWIN_REQUIRE_BROWSER is set (continuous integration) that is a failure instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+from labdrive import Lab, NotebookPage, chromium, find_chromium, jupyterlab
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def browser_path() -> str:
+    path = find_chromium()
+    if importlib.util.find_spec("playwright") is None:
+        problem = "Playwright is missing (pip install playwright)"
+    elif path is None:
+        problem = "Chromium is missing (apt-get install chromium)"
+    else:
+        return path
+    if os.environ.get("ADAPTWIN_REQUIRE_BROWSER"):
+        pytest.fail(f"{problem}, and ADAPTWIN_REQUIRE_BROWSER asks for it")
+    pytest.skip(f"browser test: {problem}")
+
+
+@pytest.fixture(scope="session")
+def lab(browser_path: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with jupyterlab(tmp_path_factory.mktemp("lab"), tmp_path_factory.mktemp("lab-settings")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def browser(browser_path: str) -> Iterator:
+    with chromium(browser_path) as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_notebook(lab: Lab, browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., NotebookPage]]:
+    """Call with a notebook's path: it is copied into Lab's folder and opened, nothing run yet.
+
+    At the end of the test the page's console must hold no error. ADAPTWIN_SCREENSHOTS=folder keeps a
+    picture of every notebook as the test left it.
+    """
+    opened: list[NotebookPage] = []
+
+    def _open(path: Path | str, name: str | None = None) -> NotebookPage:
+        name = name or Path(path).name
+        shutil.copyfile(path, lab.root / name)
+        context = browser.new_context(viewport={"width": 1400, "height": 1100})
+        notebook = NotebookPage(context.new_page())
+        opened.append(notebook)
+        notebook.open(lab, name)
+        return notebook
+
+    yield _open
+    stem = re.sub(r"\W+", "_", request.node.name)
+    for number, notebook in enumerate(opened):
+        if folder := os.environ.get("ADAPTWIN_SCREENSHOTS"):
+            notebook.page.screenshot(path=Path(folder) / f"{stem}_{number}.png")
+        errors = list(notebook.errors)  # what closing adds is not the notebook's doing
+        notebook.close()
+        assert not errors, errors
+
+
+@pytest.fixture
+def notebook(open_notebook, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., NotebookPage]:
+    """Call with the source of some code cells: opens a new notebook of them and runs each."""
+
+    def _notebook(*cells: str) -> NotebookPage:
+        document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        file = tmp_path / f"{re.sub(r'[^A-Za-z0-9]+', '_', request.node.name)}.ipynb"
+        nbformat.write(document, file)
+        page = open_notebook(file)
+        page.run_all()
+        return page
+
+    return _notebook

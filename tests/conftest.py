@@ -1,0 +1,53 @@
+"""What every test shares: a home of its own, a fixed number of threads, the speech and the model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SHARED_SPEECH = ROOT.parent / "shared" / "speech"
+
+# Before anything imports torch, huggingface_hub or jupyter, which read these once. A test must neither see
+# nor touch what the user keeps at home; sums in float32 depend on the number of threads.
+HOME = Path(tempfile.mkdtemp(prefix="adaptwin-tests-"))
+os.environ.update(
+    {
+        "XDG_CACHE_HOME": str(HOME / "cache"),
+        "XDG_CONFIG_HOME": str(HOME / "config"),
+        "XDG_DATA_HOME": str(HOME / "data"),
+        "HF_HOME": str(HOME / "huggingface"),
+        "JUPYTER_CONFIG_DIR": str(HOME / "jupyter"),
+        "JUPYTER_DATA_DIR": str(HOME / "jupyter-data"),
+        "JUPYTER_RUNTIME_DIR": str(HOME / "jupyter-runtime"),
+        "IPYTHONDIR": str(HOME / "ipython"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+)
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared_speech() -> Path:
+    """The folder with `kathleen` and `librispeech`, beside the checkout on developers' machines."""
+    if not (SHARED_SPEECH / "kathleen" / "dev.jsonl").is_file():
+        pytest.skip("the test speech ../shared/speech is not on this machine")
+    return SHARED_SPEECH
+
+
+@pytest.fixture(scope="session")
+def tiny_en():
+    """Whisper tiny.en in float32 from the offline package. Shared by all tests: copy it to change it."""
+    import adaptwin_widgets as aw
+
+    return aw.load("tiny.en")
