@@ -55,11 +55,11 @@ def asterisk_speech(cache: str | Path | None = None, *, job: Job | None = None) 
         with tempfile.TemporaryDirectory(dir=home, prefix=".asterisk.") as scratch:
             made = _make(Path(scratch), ensure(job))
             try:
-                os.rename(made, folder)
+                Path(made).rename(folder)
             except OSError:  # another process was quicker, or an old folder lies there
                 if not manifest.is_file():
                     shutil.rmtree(folder, ignore_errors=True)
-                    os.rename(made, folder)
+                    Path(made).rename(folder)
     return Corpus.from_manifest(manifest)
 
 

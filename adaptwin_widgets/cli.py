@@ -296,3 +296,7 @@ def main() -> None:
 def _fail(message: str) -> None:
     print("adaptwin: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,18 @@ def demo_folder() -> Path:
     )
 
 
+def notebooks_folder() -> Path:
+    """The folder with the notebooks: notebooks/ of a checkout, or the installed copy.
+
+    Raises `InputError` if the installation holds none.
+    """
+    package = Path(__file__).parent
+    for folder in (package.parent / "notebooks", package / "_notebooks"):
+        if list(folder.glob("*.ipynb")):
+            return folder
+    raise InputError(f"{package}: the notebooks are not installed; install the wheel again or use a checkout.")
+
+
 def demo_speech() -> dict[str, Corpus]:
     """Synthetic speech of one target voice and four others, 11 minutes, ready for a first try.
 

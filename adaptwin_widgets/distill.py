@@ -10,17 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import log_mel
-from adaptwin_widgets.jobs import Job
-from adaptwin_widgets.observe import frame_weights, teacher_tokens
+from adaptwin_widgets.jobs import Job, ensure
+from adaptwin_widgets.observe import corpus_weights, frame_weights, teacher_tokens
+from adaptwin_widgets.precision import resolve_dtype
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.windows import Window, pack
 
 CACHE_BYTES = 2 * 2**30  # teacher's layer outputs kept in memory; beyond it they are computed again
+HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
 ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at test time
 
 
@@ -77,22 +80,60 @@ class Order:
         return corpus[int(torch.randperm(len(corpus), generator=generator)[place])]
 
 
+class Lessons:
+    """Everything tuning needs that does not depend on the model being tuned, so that many tunes can share it.
+
+    The speech as windows with the teacher's transcripts, a held-out part of it, and the distance to the teacher.
+    target_weight: the first corpus's share of every epoch.
+    """
+
+    def __init__(
+        self,
+        teacher: Whisper,
+        corpora: Sequence[Corpus],
+        *,
+        batch_size: int = 4,
+        target_weight: float = 0.5,
+        dtype: str = "auto",
+        seed: int = 0,
+        job: Job | None = None,
+    ):
+        job = ensure(job)
+        training, held_out = [], []
+        for corpus in corpora:
+            rest, kept = corpus.split(1 - HELD_OUT, by="prompt", seed=seed)
+            if not (len(rest) and len(kept)):
+                raise InputError(f"{corpus.name} has too few utterances to hold any out; give at least a handful.")
+            training.append(samples_of(teacher, rest, seed, job))
+            held_out += samples_of(teacher, kept, seed, job)[: max(2, 6 // len(corpora))]
+        self.teacher = teacher
+        self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
+        self.distance = Distance(teacher, resolve_dtype(dtype, teacher.device))
+        self.prompt = teacher.prompt()
+        groups = [held_out[i : i + batch_size] for i in range(0, len(held_out), batch_size)]
+        self.held_out = [self.distance.batch(group, self.prompt) for group in groups]
+        self.distance.calibrate(self.held_out)
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step, the same every time."""
+        return self.distance.batch(self.order[step], self.prompt)
+
+
 class Distance:
     """How far a compressed model is from its teacher on a batch.
 
     Three terms, each near one for an untrained model and zero for a perfect one: squared error of every encoder
     layer's output and of the encoder's output, per channel in units of the teacher's variance (a few channels
     carry huge activations), and the KL divergence of the next token's distribution, in nats.
-    weights: (layers, encoder, decoder).
     """
 
-    def __init__(self, teacher: Whisper, dtype: torch.dtype, weights: tuple[float, float, float] = (0.5, 1.0, 1.0)):
-        self.teacher, self.dtype, self.weights = teacher, dtype, weights
+    def __init__(self, teacher: Whisper, dtype: torch.dtype):
+        self.teacher, self.dtype = teacher, dtype
         self.variance: list[Tensor] = []
         self.kept: dict[int, list[Tensor]] = {}
         self.bytes = 0
 
-    def fast(self):
+    def fast(self) -> contextlib.AbstractContextManager:
         """Matrix products in the machine's fast number format; parameters stay in float32."""
         if self.dtype == torch.float32:
             return contextlib.nullcontext()
@@ -108,7 +149,7 @@ class Distance:
         ids, tokens = teacher_tokens([s.tokens for s in samples], prompt, self.teacher)
         return Batch(list(samples), features, frame_weights([s.window for s in samples], self.teacher), ids, tokens)
 
-    def states(self, network, features: Tensor) -> list[Tensor]:
+    def states(self, network: nn.Module, features: Tensor) -> list[Tensor]:
         """Outputs of every encoder layer [B, 1500, d], and last the encoder's own."""
         found: list[Tensor] = []
         handles = [
@@ -144,7 +185,7 @@ class Distance:
         frames = torch.cat([batch.frames for batch in batches])
         self.variance = [self._variance(states, frames) for states in columns]
 
-    def terms(self, network, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """(layers, encoder, decoder) distances, each a scalar with gradients."""
         targets = [t.float() for t in self.targets(batch)]
         with self.fast():
@@ -182,6 +223,6 @@ class Distance:
         variance = ((states - mean).square() * weights).sum((0, 1))
         return variance + 1e-2 * variance.mean()  # a channel that hardly moves must not rule the loss
 
-    def loss(self, network, batch: Batch) -> Tensor:
-        """The weighted sum of the terms."""
-        return sum(w * t for w, t in zip(self.weights, self.terms(network, batch), strict=True))
+    def loss(self, network: nn.Module, batch: Batch, weights: Sequence[float]) -> Tensor:
+        """The sum of the terms, weighted (layers, encoder, decoder)."""
+        return torch.stack([w * t for w, t in zip(weights, self.terms(network, batch), strict=True)]).sum()

@@ -134,8 +134,9 @@ class Engine:
     ...     engine.step([whisper.prompt()], memory, first=True).shape
     torch.Size([1])
 
-    Matrix products are done in `dtype`, on a CPU only the encoder's; sums over layers, norms, and the last
-    choice among the best tokens in float32.
+    Matrix products are done in `dtype`, on a CPU only the encoder's; convolutions, sums over layers, norms, and
+    the last choice among the best tokens in float32. (The convolutions cost little,
+    and their rounding adds to all that follows.)
     """
 
     def __init__(self, model: WhisperForConditionalGeneration, dtype: torch.dtype):
@@ -147,7 +148,7 @@ class Engine:
         encoder, decoder = model.model.encoder, model.model.decoder
         self.frames = encoder.config.max_source_positions
         self.convolutions = [
-            (*_affine(c.weight, c.bias, dtype), c.stride, c.padding) for c in (encoder.conv1, encoder.conv2)
+            (*_affine(c.weight, c.bias, torch.float32), c.stride, c.padding) for c in (encoder.conv1, encoder.conv2)
         ]
         self.encoder_positions = encoder.embed_positions.weight.detach().float()
         self.encoder_layers = [
@@ -202,12 +203,12 @@ class Engine:
 
     def _forbid(self, tokens: Sequence[int]) -> Tensor:
         bias = torch.zeros(self.output.shape[0], device=self.device, dtype=self.dtype)
-        bias[list(tokens)] = -torch.inf
+        bias[[token for token in tokens if token < len(bias)]] = -torch.inf
         return bias
 
     def encode(self, features: Tensor) -> Tensor:
         """The encoder's output [B, 1500, d] for log-mel features [B, mels, 3000]."""
-        x = features.to(self.dtype)
+        x = features.float()
         for weight, bias, stride, padding in self.convolutions:
             x = F.gelu(F.conv1d(x, weight, bias, stride, padding))
         x = x.transpose(1, 2) + self.encoder_positions
@@ -285,7 +286,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, fused: bool) -> Tensor:
     """Attention of every frame to every frame, [B, T, H * Dv].
 
     q (scaled) and k: [B, H, T, Dk]; v: [B, H, T, Dv]. fused: by torch's own kernel; else one head and one
-    block of queries at a time, which is quicker where a CPU multiplies 16-bit numbers fast and the fused kernel does not use it.
+    block of queries at a time, which is quicker where a CPU multiplies 16-bit numbers fast and the fused
+    kernel does not use it.
 
     >>> q, k, v = torch.randn(3, 1, 2, 10, 4)
     >>> torch.allclose(attend(q, k, v, True), attend(q, k, v, False), atol=1e-6)

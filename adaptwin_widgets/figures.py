@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart with every kind of colour vision, on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
+NAMES = {"WER": "Word error rate", "CER": "Character error rate"}
 TITLES = {
     ("encoder", "query_key"): "Encoder: query-key",
     ("encoder", "value_output"): "Encoder: value-output",
@@ -52,7 +53,7 @@ def frontier(study: Study) -> go.Figure:
                         f"{name}, before tuning",
                         colour,
                         f"{marker}-open",
-                        shift,
+                        shift - 1,  # beside the tuned point, not under it
                         metric,
                         lines=False,
                     )
@@ -60,12 +61,12 @@ def frontier(study: Study) -> go.Figure:
             original = own[own["stage"] == "original"]
             if len(original):
                 figure.add_hline(y=original["wer"].iloc[0], line={"color": colour, "dash": "dot", "width": 1})
-        figure.update_yaxes(title=f"{metric}, %", rangemode="tozero", zeroline=False)
+        figure.update_yaxes(title=f"{NAMES[metric]}, %", rangemode="tozero", zeroline=False)
     source = study.about.get("model", "")
-    figure.update_xaxes(title="Encoder parameters removed, %", ticksuffix=" %", zeroline=False)
+    figure.update_xaxes(title="Encoder parameters removed, %", zeroline=False)
     figure.update_layout(
         title={"text": f"Word errors against compression, {source}", "x": 0.02},
-        template="plotly_white", legend={"orientation": "h", "y": -0.18}, hovermode="closest",
+        template="plotly_white", legend={"orientation": "h", "y": -0.16, "x": 0}, hovermode="closest",
         margin={"l": 70, "r": 30, "t": 60, "b": 60}, height=480,
     )  # fmt: skip
     return figure

@@ -20,11 +20,11 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     temporary = temporary_name(path)
     try:
-        with open(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

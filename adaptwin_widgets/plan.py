@@ -142,6 +142,8 @@ class RankPlan:
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise InputError(f"{where}: not a rank plan of format {FORMAT}; make one with `adaptwin plan`.")
         try:
+            if not isinstance(data["ranks"], Mapping) or not isinstance(data["shape"], Mapping):
+                raise TypeError("ranks and shape are objects")
             return cls(
                 dict(data["ranks"]), dict(data["shape"]), str(data.get("source", "")),
                 tuple(data.get("locked", ())), str(data.get("method", "")), dict(data.get("budget", {})),

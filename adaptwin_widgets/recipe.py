@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adaptwin_widgets.allocate import uniform
 from adaptwin_widgets.compress import compress
+from adaptwin_widgets.distill import Lessons
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import Statistics, observe
@@ -50,6 +51,7 @@ class Recipe:
             raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
         self.model, self.speech, self.target_weight = model, list(speech), target_weight
         self.allocation, self.windows, self.seed, self.job = allocation, windows, seed, job
+        self._damage, self._measured = Sensitivity(), set()
 
     @property
     def shape(self) -> dict[str, int]:
@@ -69,11 +71,35 @@ class Recipe:
     def spectra(self) -> Spectra:
         return spectra(self.model, self.stats, job=self.job)
 
-    @cached_property
-    def sensitivity(self) -> Sensitivity | None:
+    def sensitivity(self, sides: Sequence[str] = ("encoder", "decoder")) -> Sensitivity | None:
+        """Measured damage of the twins of these sides; None where energies are to decide."""
         if self.allocation == "energy" or self.stats is None:
             return None
-        return measure_sensitivity(self.model, self.spectra, self.stats, self.speech, job=self.job)
+        if missing := [side for side in sides if side not in self._measured]:
+            found = measure_sensitivity(
+                self.model, self.spectra, self.stats, self.speech, sides=missing, job=self.job
+            )
+            self._damage = Sensitivity({**self._damage.curves, **found.curves}, found.fingerprint)
+            self._measured.update(missing)
+        return self._damage
+
+    @cached_property
+    def settings(self) -> Settings:
+        return Settings(target_weight=self.target_weight, seed=self.seed)
+
+    @cached_property
+    def lessons(self) -> Lessons:
+        """The speech prepared for tuning, once for every tune."""
+        s = self.settings
+        return Lessons(
+            self.model,
+            self.speech,
+            batch_size=s.batch_size,
+            target_weight=s.target_weight,
+            dtype=s.dtype,
+            seed=s.seed,
+            job=self.job,
+        )
 
     def plan(self, method: str = "ours", **budget: float) -> RankPlan:
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
@@ -84,7 +110,8 @@ class Recipe:
             raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
         if method == "uniform":
             return uniform(self.spectra, **budget)
-        return RankPlan.for_budget(self.spectra, sensitivity=self.sensitivity, **budget)
+        sides = [side for side in ("encoder", "decoder") if side in budget or "model" in budget]
+        return RankPlan.for_budget(self.spectra, sensitivity=self.sensitivity(sides), **budget)
 
     def compress(self, plan: RankPlan) -> Whisper:
         """The model at a plan's ranks, before tuning."""
@@ -99,8 +126,9 @@ class Recipe:
         checkpoint: Path | None = None,
         resume: bool = False,
     ) -> Whisper:
-        """Tune on the recipe's speech; see `tune.tune`."""
+        """Tune on the recipe's speech, which is prepared before the clock starts; see `tune.tune`."""
         return tune(
             small, teacher=self.model, speech=self.speech, minutes=minutes, steps=steps, checkpoint=checkpoint,
-            resume=resume, settings=Settings(target_weight=self.target_weight, seed=self.seed), job=self.job,
+            resume=resume, settings=self.settings,
+            lessons=self.lessons, job=self.job,
         )  # fmt: skip

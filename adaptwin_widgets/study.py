@@ -120,7 +120,7 @@ class Study:
         record.time = record.time or datetime.now(UTC).isoformat(timespec="seconds")
         path = self.folder / "records.jsonl"
         self._drop_torn_line(path)
-        with open(path, "ab") as file:
+        with path.open("ab") as file:
             file.write((json.dumps(asdict(record), ensure_ascii=False) + "\n").encode())
             file.flush()
             os.fsync(file.fileno())

@@ -15,16 +15,13 @@ import torch
 from torch import Tensor
 
 from adaptwin_widgets.anatomy import Twin, layer_of
-from adaptwin_widgets.distill import Distance, Order, samples_of
+from adaptwin_widgets.distill import Lessons
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Cancelled, Job, ensure
-from adaptwin_widgets.observe import corpus_weights
-from adaptwin_widgets.precision import resolve_dtype
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper
 
-HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
 CHECKPOINT_SECONDS = 30.0
 MARGIN = 1.08  # a step, a check or a save may take this much longer than the last one did
 
@@ -32,7 +29,8 @@ MARGIN = 1.08  # a step, a check or a save may take this much longer than the la
 @dataclass
 class Settings:
     """How to tune. learning_rate: peak; warmup: steps; batch_size: 30 s windows a step; target_weight: share of
-    the first corpus; weights: of the distances (layers, encoder, decoder), see `distill.Distance`."""
+    the first corpus; weights: of the distances (layers, encoder, decoder), see `distill.Distance`; check_every: steps
+    between two looks at the held-out loss."""
 
     learning_rate: float = 1e-4
     warmup: int = 10
@@ -67,15 +65,17 @@ def tune(
     settings: Settings | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    lessons: Lessons | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     job: Job | None = None,
 ) -> Whisper:
     """Tune a compressed model on speech with its original as the teacher; returns a new model.
 
     speech: one corpus or several, the first is the target speaker's. minutes or steps: when to stop; minutes
-    include everything from the call to the return, and what a resumed run had used. checkpoint: a file that keeps the state of the run, written
-    every half minute and at the end, from which `resume` goes on. A cancelled job ends the run early with the best
-    state so far. The result's ``notes["tuning"]`` tells steps, seconds, audio seen and losses.
+    include everything from the call to the return, and what a resumed run had used before. checkpoint: a file that
+    keeps the state of the run, written every half minute and at the end, from which `resume` goes on. lessons: what
+    an earlier tune prepared of the same speech. A cancelled job ends the run early with the best state so far. The
+    result's ``notes["tuning"]`` tells steps, seconds, audio seen and losses.
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
     >>> small = aw.tune(small, teacher=model, speech=aw.demo_speech()["target_train"], minutes=3)        # doctest: +SKIP
@@ -88,7 +88,17 @@ def tune(
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
     _check(small, teacher, minutes, steps, corpora)
     job = ensure(job)
-    run = _Run(small, teacher, corpora, settings, Path(checkpoint) if checkpoint else None, job)
+    if lessons is None:
+        lessons = Lessons(
+            teacher,
+            corpora,
+            batch_size=settings.batch_size,
+            target_weight=settings.target_weight,
+            dtype=settings.dtype,
+            seed=settings.seed,
+            job=job,
+        )
+    run = _Run(small, lessons, settings, Path(checkpoint) if checkpoint else None, job)
     if resume:
         run.restore()
     limit = minutes * 60 if minutes is not None else None
@@ -118,26 +128,14 @@ def _check(small: Whisper, teacher: Whisper, minutes, steps, corpora) -> None:
 class _Run:
     """One run: the model being tuned, its optimiser, and the best state so far."""
 
-    def __init__(self, small: Whisper, teacher: Whisper, corpora, settings: Settings, file: Path | None, job: Job):
+    def __init__(self, small: Whisper, lessons: Lessons, settings: Settings, file: Path | None, job: Job):
         torch.manual_seed(settings.seed)
-        self.settings, self.file, self.job, self.teacher = settings, file, job, teacher
+        self.settings, self.file, self.job, self.lessons = settings, file, job, lessons
         self.progress = Progress()
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
-        self.distance = Distance(teacher, resolve_dtype(settings.dtype, teacher.device), settings.weights)
         self.parameters = _trainable(self.network)
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
-        training, held_out = [], []
-        for corpus in corpora:
-            rest, kept = corpus.split(1 - HELD_OUT, by="prompt", seed=settings.seed)
-            training.append(samples_of(teacher, rest, settings.seed, job))
-            held_out += samples_of(teacher, kept, settings.seed, job)[: max(2, 6 // len(corpora))]
-        shares = corpus_weights(corpora, settings.target_weight)
-        self.order = Order(training, shares, settings.batch_size, settings.seed)
-        self.prompt = teacher.prompt()
-        groups = [held_out[i : i + settings.batch_size] for i in range(0, len(held_out), settings.batch_size)]
-        self.held_out = [self.distance.batch(group, self.prompt) for group in groups]
-        self.distance.calibrate(self.held_out)
 
     def go(self, began: float, limit: float | None, steps: int | None, on_progress) -> None:
         """Train until the limit; whatever ends it, the best state is kept and saved."""
@@ -190,9 +188,9 @@ class _Run:
         s = self.settings
         rate = s.learning_rate * self.progress.scale * min(1.0, (self.progress.steps + 1) / s.warmup)
         rate *= 1 - 0.9 * min(1.0, fraction)
-        batch = self.distance.batch(self.order[self.progress.steps], self.prompt)
+        batch = self.lessons.batch(self.progress.steps)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.distance.loss(self.network, batch)
+        loss = self.lessons.distance.loss(self.network, batch, s.weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         for group in self.optimiser.param_groups:
@@ -205,7 +203,10 @@ class _Run:
     def check(self) -> None:
         """Held-out loss; keeps the state if it is the best, goes back and slows down if it has diverged."""
         with torch.no_grad():
-            losses = [self.distance.loss(self.network, batch).item() for batch in self.held_out]
+            losses = [
+                self.lessons.distance.loss(self.network, batch, self.settings.weights).item()
+                for batch in self.lessons.held_out
+            ]
         loss = sum(losses) / len(losses)
         record = self.progress.history[-1] if self.progress.history else {"step": 0}
         record["held_out"] = loss
@@ -241,7 +242,7 @@ class _Run:
             "stopped": self.progress.stopped,
             "held_out_before": checks[0] if checks else None,
             "held_out_best": self.progress.best if checks else None,
-            "dtype": str(self.distance.dtype).removeprefix("torch."),
+            "dtype": str(self.lessons.distance.dtype).removeprefix("torch."),
             "seed": self.settings.seed,
             "threads": torch.get_num_threads(),
         }

@@ -64,9 +64,7 @@ def test_folder_holds_nothing_else_and_is_small(speech):
 
 def test_data_card_is_plain():
     card = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    assert "synthetic" in card and all(
-        voice in card for voice in ("slt", "rms", "awb", "kal", "ked", "licence")
-    )
+    assert "synthetic" in card and all(voice in card for voice in ("slt", "rms", "awb", "kal", "ked", "licence"))
 
 
 def test_installed_copy_is_found(tmp_path, monkeypatch):
@@ -138,9 +136,7 @@ needs_dpkg = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb i
 def test_failed_download_says_why_and_leaves_nothing(tmp_path, monkeypatch):
     pytest.importorskip("av", reason="PyAV is not installed (the extra 'asterisk')")
     fake_apt(tmp_path, monkeypatch, "echo 'E: Unable to locate package' >&2; exit 100")
-    with pytest.raises(
-        InputError, match=r"\(E: Unable to locate package\); check the network and run apt-get"
-    ):
+    with pytest.raises(InputError, match=r"\(E: Unable to locate package\); check the network and run apt-get"):
         asterisk.asterisk_speech(tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())
 
@@ -152,13 +148,9 @@ def test_prompts_are_decoded_and_cached(tmp_path, monkeypatch):
     sounds, texts = share / "asterisk/sounds/en_US_f_Allison", share / "doc/asterisk-core-sounds-en"
     (sounds / "digits").mkdir(parents=True)
     texts.mkdir(parents=True)
-    (texts / "core-sounds-en.txt").write_text(
-        "long: A long one.\nshort: Short.\ndigits/h-6: ...sixth\ngone: Gone.\n"
-    )
+    (texts / "core-sounds-en.txt").write_text("long: A long one.\nshort: Short.\ndigits/h-6: ...sixth\ngone: Gone.\n")
     (share.parents[1] / "DEBIAN").mkdir()
-    control = (
-        "Package: asterisk-sounds\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: x\n"
-    )
+    control = "Package: asterisk-sounds\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: x\n"
     (share.parents[1] / "DEBIAN" / "control").write_text(control)
     tone = (8000 * np.sin(np.arange(24000) * 0.2)).astype(np.int16)
     for name, samples in (("long", tone), ("digits/h-6", tone[:16000]), ("short", tone[:8000])):

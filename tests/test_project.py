@@ -71,9 +71,7 @@ def test_conda_environment_says_the_same_as_pyproject():
 
 def test_constraints_pin_every_dependency_within_its_bounds():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = {
-        canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines if "==" in line
-    }
+    pins = {canonicalize_name(line.partition("==")[0]): line.partition("==")[2] for line in lines if "==" in line}
     missing = [name for name in declared() if name not in pins]
     assert not missing
     requirements = [Requirement(f"{name}{bound}") for name, bound in declared().items()]

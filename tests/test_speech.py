@@ -36,9 +36,7 @@ def folder(tmp_path: Path) -> Path:
     for i in range(6):
         seconds = 1.0 + 0.2 * i
         soundfile.write(tmp_path / "audio" / f"c{i}.flac", tone(seconds, hertz=200 + 100 * i), SAMPLE_RATE)
-        rows.append(
-            {"id": f"u{i}", "audio": f"audio/c{i}.flac", "text": f"Prompt number {i}.", "licence": "CC0"}
-        )
+        rows.append({"id": f"u{i}", "audio": f"audio/c{i}.flac", "text": f"Prompt number {i}.", "licence": "CC0"})
         rows[-1] |= {"speaker": "ann" if i < 4 else "bob", "duration": seconds}
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return tmp_path
@@ -51,9 +49,7 @@ def corpus(folder: Path) -> Corpus:
 
 def paper(*rows: tuple[str, str, float], folder: str = "x") -> Corpus:
     """A corpus without audio, for what needs none: (speaker, text, duration) of each utterance."""
-    return Corpus(
-        [Utterance(f"{i}", Path(folder) / f"{i}.wav", text, who, d) for i, (who, text, d) in enumerate(rows)]
-    )
+    return Corpus([Utterance(f"{i}", Path(folder) / f"{i}.wav", text, who, d) for i, (who, text, d) in enumerate(rows)])
 
 
 def test_manifest_is_read(corpus, folder):
@@ -223,9 +219,7 @@ def test_noise_is_the_same_every_time(corpus):
     assert apply_condition(corpus, None) is corpus and apply_condition(corpus, "clean") is corpus
 
 
-@pytest.mark.parametrize(
-    "text", ["noise", "noise:", "noise:x", "noise:1:2:3", "noise:inf", "rain:3", "noise:1:x"]
-)
+@pytest.mark.parametrize("text", ["noise", "noise:", "noise:x", "noise:1:2:3", "noise:inf", "rain:3", "noise:1:x"])
 def test_unknown_condition(text):
     with pytest.raises(InputError, match="write noise:10"):
         parse_condition(text)
@@ -309,9 +303,7 @@ def test_window_samples_lie_where_the_spans_say(corpus):
 
 def test_real_manifests_share_nothing(shared_speech):
     for name, counts in (("kathleen", (593, 270)), ("librispeech", (126, 73))):
-        train, dev = (
-            Corpus.from_manifest(shared_speech / name / f"{part}.jsonl") for part in ("train", "dev")
-        )
+        train, dev = (Corpus.from_manifest(shared_speech / name / f"{part}.jsonl") for part in ("train", "dev"))
         assert (len(train), len(dev)) == counts
         require_disjoint(train, dev)
     windows = pack(Corpus.from_manifest(shared_speech / "kathleen" / "train.jsonl"))

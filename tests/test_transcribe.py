@@ -52,6 +52,11 @@ def clips():
     return speech["target_dev"][:4] + speech["general_dev"][:3]
 
 
+@pytest.fixture(scope="module")
+def clips_generated(tiny_en, clips):
+    return generated(tiny_en, clips)
+
+
 def generated(whisper, clips):
     """What transformers itself writes, one clip at a time."""
     texts = []
@@ -99,9 +104,9 @@ def test_sixteen_bits_stay_near_float32(tiny_en, clips):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_float32_writes_what_generate_writes(tiny_en, clips, batch_size):
+def test_float32_writes_what_generate_writes(tiny_en, clips, clips_generated, batch_size):
     texts = transcribe(tiny_en, clips, dtype="float32", batch_size=batch_size)
-    assert [t.text for t in texts] == generated(tiny_en, clips)
+    assert [t.text for t in texts] == clips_generated
     assert [t.id for t in texts] == [clip.id for clip in clips]
     assert not any(t.looped for t in texts) and {t.language for t in texts} == {"en"}
 
@@ -139,7 +144,10 @@ def test_forbidden_tokens_are_not_written(tiny_en, clips):
     strict = replace(tiny_en, model=copy.copy(tiny_en.model))
     strict.model.generation_config = copy.deepcopy(tiny_en.model.generation_config)
     strict.model.generation_config.begin_suppress_tokens = [first[0]]
-    strict.model.generation_config.suppress_tokens = [*tiny_en.model.generation_config.suppress_tokens, first[2]]
+    strict.model.generation_config.suppress_tokens = [
+        *tiny_en.model.generation_config.suppress_tokens,
+        first[2],
+    ]
     for dtype in ("float32", "bfloat16"):
         tokens = transcribe(strict, clips[:1], dtype=dtype)[0].tokens
         assert tokens[0] != first[0] and first[2] not in tokens

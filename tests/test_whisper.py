@@ -31,16 +31,12 @@ UNREACHABLE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
 def _installed(name: str) -> bool:
     try:
-        return all(
-            metadata.version(part.package) for parts in offline.OFFLINE[name].values() for part in parts
-        )
+        return all(metadata.version(part.package) for parts in offline.OFFLINE[name].values() for part in parts)
     except metadata.PackageNotFoundError:
         return False
 
 
-needs_base = pytest.mark.skipif(
-    not _installed("base"), reason="base is not installed (the extra of that name)"
-)
+needs_base = pytest.mark.skipif(not _installed("base"), reason="base is not installed (the extra of that name)")
 NAMES = ["tiny.en", pytest.param("base", marks=needs_base)]
 
 
@@ -182,11 +178,7 @@ def test_prompt_multilingual() -> None:
     base = load("base")
     assert base.multilingual
     assert base.prompt() == [50258, 50259, 50359, 50363]
-    assert (
-        base.prompt("german", "translate")
-        == base.prompt("<|de|>", "translate")
-        == [50258, 50261, 50358, 50363]
-    )
+    assert base.prompt("german", "translate") == base.prompt("<|de|>", "translate") == [50258, 50261, 50358, 50363]
     assert base.prompt("castilian") == base.prompt("es")
     base.model.generation_config.language = "fr"
     assert base.prompt() == base.prompt("fr") == [50258, 50265, 50359, 50363]
@@ -202,9 +194,7 @@ def test_generation_config_tiny_en(tiny: Whisper) -> None:
     assert settings.suppress_tokens[:6] == [1, 2, 7, 8, 9, 10]
     # A few of OpenAI's list: quotes and brackets are not to be written, nor start, tasks and "no speech".
     for text in ('"', "(", " -", " '", "♪♪"):
-        assert (
-            tiny.processor.tokenizer.encode(text, add_special_tokens=False)[0] in settings.suppress_tokens
-        ), text
+        assert tiny.processor.tokenizer.encode(text, add_special_tokens=False)[0] in settings.suppress_tokens, text
     assert settings.suppress_tokens[-6:] == [50257, 50357, 50358, 50359, 50360, 50361]
     assert len(settings.suppress_tokens) == 90
     assert settings.begin_suppress_tokens == [220, 50256]
@@ -243,18 +233,14 @@ def test_tokenizer(original: Whisper) -> None:
     tokenizer = original.processor.tokenizer
     end = original.config.eos_token_id
     assert len(tokenizer) == original.config.vocab_size
-    assert (
-        tokenizer.convert_tokens_to_ids("<|0.00|>") == tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
-    )
+    assert tokenizer.convert_tokens_to_ids("<|0.00|>") == tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
     assert tokenizer.convert_tokens_to_ids("<|30.00|>") == original.config.vocab_size - 1
     text = " Naïve café: 12.5% of 東京's trains — don't!"
     plain = tokenizer.encode(text, add_special_tokens=False)
     assert tokenizer.decode(plain) == text
     stamped = [*original.prompt(), *plain, original.config.vocab_size - 1, end, end]
     assert tokenizer.decode(stamped, skip_special_tokens=True) == text
-    assert tokenizer.decode(stamped, decode_with_timestamps=True).endswith(
-        "<|30.00|><|endoftext|><|endoftext|>"
-    )
+    assert tokenizer.decode(stamped, decode_with_timestamps=True).endswith("<|30.00|><|endoftext|><|endoftext|>")
     assert tokenizer.encode("a")[-1] == tokenizer.pad_token_id == end
     assert original.processor.feature_extractor.feature_size == 80
 
@@ -271,9 +257,7 @@ def test_transformers_generate_transcribes(original: Whisper, shared_speech: Pat
         [samples for samples, _ in clips], sampling_rate=clips[0][1], return_tensors="pt"
     ).input_features
     wish = {"language": "en"} if original.multilingual else {}
-    texts = original.processor.batch_decode(
-        original.model.generate(features, **wish), skip_special_tokens=True
-    )
+    texts = original.processor.batch_decode(original.model.generate(features, **wish), skip_special_tokens=True)
     plain = EnglishTextNormalizer()
     assert jiwer.wer([plain(row["text"]) for row in rows], [plain(text) for text in texts]) < 0.15, texts
 
@@ -332,9 +316,7 @@ def test_failed_saving_leaves_the_old_model(
     tiny: Whisper, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(saved, tmp_path / "model")
-    monkeypatch.setattr(
-        type(tiny.processor), "save_pretrained", lambda *_: (_ for _ in ()).throw(OSError("disk full"))
-    )
+    monkeypatch.setattr(type(tiny.processor), "save_pretrained", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         tiny.save_pretrained(folder)
     assert same_weights(load(folder).model, tiny.model)
@@ -392,9 +374,7 @@ def test_missing_weights_are_not_made_up(saved: Path, tmp_path: Path) -> None:
         load(folder)
 
 
-@pytest.mark.parametrize(
-    "name", ["./nowhere", "a/b/c", "~/nowhere", "x.pt", "", "C:\\models\\tiny", Path("nowhere")]
-)
+@pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "~/nowhere", "x.pt", "", "C:\\models\\tiny", Path("nowhere")])
 def test_missing_folder(name: str | Path) -> None:
     with pytest.raises(InputError, match=r"There is no model folder .*tiny\.en and base need no network"):
         load(name)
@@ -585,9 +565,7 @@ def test_name_the_hub_does_not_know(cache: Path, monkeypatch: pytest.MonkeyPatch
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), NotFound) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        with pytest.raises(
-            InputError, match="opnai/whisper-tiny is no folder here, and the hub has no model"
-        ):
+        with pytest.raises(InputError, match="opnai/whisper-tiny is no folder here, and the hub has no model"):
             load("opnai/whisper-tiny")
         server.shutdown()
 

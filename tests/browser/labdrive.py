@@ -147,9 +147,7 @@ def chromium(executable: str) -> Iterator[Browser]:
 
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable, args=CHROMIUM_FLAGS, chromium_sandbox=not root
-        )
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS, chromium_sandbox=not root)
         yield browser
         browser.close()
 

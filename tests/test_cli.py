@@ -1,0 +1,146 @@
+"""The command line: one JSON object for programs, one sentence and status 2 for what cannot be."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import adaptwin_widgets as aw
+from adaptwin_widgets import cli
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Small manifests of demonstration speech, and broken ones."""
+    folder = tmp_path_factory.mktemp("cli")
+    demo = aw.demo_speech()
+    for name, corpus in demo.items():
+        corpus[:6].to_manifest(folder / f"{name}.jsonl")
+    good = (folder / "target_train.jsonl").read_text().splitlines()
+    (folder / "broken.jsonl").write_text("\n".join([good[0], '{"audio": ', good[1]]) + "\n")
+    (folder / "gone.jsonl").write_text(json.dumps({"id": "a", "audio": "gone.flac", "text": "Hello."}) + "\n")
+    (folder / "empty.jsonl").write_text("")
+    return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a command in this process: (status, standard output, standard error)."""
+
+    def _run(*words):
+        monkeypatch.setattr(sys, "argv", ["adaptwin", *map(str, words)])
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return _run
+
+
+def refused(result, *words):
+    """Status 2, nothing on standard output, one sentence with these words on standard error."""
+    status, out, err = result
+    assert (status, out) == (2, "") and len(err.strip().splitlines()) == 1, err
+    for word in words:
+        assert word in err, err
+    assert "Traceback" not in err
+
+
+def test_what_cannot_be_is_one_sentence(run, files, tmp_path):
+    train = files / "target_train.jsonl"
+    refused(run("evaluate", "no/such-model", "--speech", train), "no/such-model", "tiny.en")
+    refused(run("evaluate", "./nowhere", "--speech", train), "nowhere")
+    refused(run("evaluate", "tiny.en", "--speech", files / "broken.jsonl"), "broken.jsonl", "line 2")
+    refused(run("evaluate", "tiny.en", "--speech", files / "gone.jsonl"), "line 1", "gone.flac")
+    refused(run("evaluate", "tiny.en", "--speech", files / "empty.jsonl"), "empty.jsonl")
+    refused(run("evaluate", "tiny.en", "--speech", files / "nothing.jsonl"), "nothing.jsonl")
+    refused(run("plan", "tiny.en", "--encoder", "0.97", "-o", tmp_path / "p.json"), "encoder=0.97", "at most 0.")
+    refused(run("plan", "tiny.en", "-o", tmp_path / "p.json"), "budget")
+    refused(run("plan", "tiny.en", "--encoder", "half", "-o", tmp_path / "p.json"), "--encoder", "half")
+    refused(run("plan", "tiny.en", "--encoder", "0.1", "--method", "magic", "-o", tmp_path / "p.json"), "magic")
+    refused(run("compress", "tiny.en", "--speech", train, "-o", tmp_path / "d"), "--plan")
+    refused(run("tune", "tiny.en", "--teacher", "tiny.en", "--speech", train, "--steps", 1, "-o", tmp_path / "d"),
+            "not compressed")  # fmt: skip
+    refused(run("study", "tiny.en", "--speech", train, "--eval", f"target={train}", "-o", tmp_path / "s"), "share")
+    refused(run("study", "tiny.en", "--speech", train, "--eval", "dev.jsonl", "-o", tmp_path / "s"), "--eval")
+    refused(run("study", "tiny.en", "--speech", train, "--eval", "a=b", "--points", "x", "-o", tmp_path / "s"), "x")
+    refused(run("fly"), "fly")
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+def test_a_folder_of_something_else_is_not_overwritten(run, files, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    refused(run("compress", "tiny.en", "--speech", files / "target_train.jsonl", "--encoder", 0.2, "-o", tmp_path),
+            str(tmp_path))  # fmt: skip
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def ask(run, *words):
+    """Run with --json; the one object on standard output."""
+    status, out, err = run(*words, "--json")
+    assert status == 0, err
+    return json.loads(out)
+
+
+def test_spectra_and_plan_from_the_weights(run, tmp_path):
+    found = ask(run, "spectra", "tiny.en", "-o", tmp_path / "spectra.csv")
+    table = pd.read_csv(tmp_path / "spectra.csv")
+    assert found["rows"] == len(table) and list(table.columns)[:3] == ["part", "layer", "kind"]
+    for method in ("ours", "uniform"):
+        found = ask(run, "plan", "tiny.en", "--encoder", 0.2, "--method", method, "-o", tmp_path / "plan.json")
+        assert found["encoder_reduction"] == pytest.approx(0.2, abs=0.02) and found["decoder_reduction"] == 0
+        plan = aw.RankPlan.load(tmp_path / "plan.json")
+        assert plan.after.model == found["parameters_after"] < found["parameters_before"] == 37760256
+
+
+def test_compress_tune_evaluate(run, files, tmp_path):
+    train, dev = files / "target_train.jsonl", files / "target_dev.jsonl"
+    small, better = tmp_path / "small", tmp_path / "better"
+    ask(run, "plan", "tiny.en", "--encoder", 0.2, "-o", tmp_path / "plan.json")
+    made = ask(run, "compress", "tiny.en", "--speech", train, "--plan", tmp_path / "plan.json", "-o", small)
+    assert made["encoder_reduction"] == pytest.approx(0.2, abs=0.01) and made["seconds"] > 0
+    tuned = ask(run, "tune", small, "--teacher", "tiny.en", "--speech", train, "--steps", 1, "-o", better)
+    assert tuned["steps"] == 1 and tuned["audio_seconds_seen"] > 0 and tuned["seconds"] > 0
+    assert tuned["parameters_after"] == made["parameters_after"]
+    hypotheses = tmp_path / "hypotheses.jsonl"
+    score = ask(run, "evaluate", better, "--speech", dev, "--limit", 3, "--against", "tiny.en",
+                "--hypotheses", hypotheses, "--condition", "noise:20")  # fmt: skip
+    assert score["utterances"] == 3 and score["wer_low"] <= score["wer"] <= score["wer_high"]
+    assert {"words", "insertions", "deletions", "substitutions", "audio_seconds", "seconds"} <= set(score)
+    assert score["difference_low"] <= score["difference"] <= score["difference_high"]
+    rows = [json.loads(line) for line in hypotheses.read_text().splitlines()]
+    assert [set(r) >= {"id", "reference", "hypothesis"} for r in rows] == [True] * 3
+
+
+def test_a_study_goes_on_where_it_stopped(run, files, tmp_path):
+    words = ("study", "tiny.en", "--speech", files / "target_train.jsonl", "--speech", files / "general_train.jsonl",
+             "--eval", f"target={files / 'target_dev.jsonl'}", "--eval", f"general={files / 'general_dev.jsonl'}",
+             "--steps", 1, "--allocation", "energy", "-o", tmp_path / "run")  # fmt: skip
+    first = ask(run, *words, "--points", "0.3")
+    assert [p["name"] for p in first["points"]] == ["original", "encoder-30"]
+    lines = (tmp_path / "run" / "records.jsonl").read_bytes()
+    again = ask(run, *words, "--points", "0.2,0.3")
+    assert (tmp_path / "run" / "records.jsonl").read_bytes().startswith(lines)
+    assert [p["name"] for p in again["points"]] == ["original", "encoder-30", "encoder-20"]
+    assert (tmp_path / "run" / "frontier.html").stat().st_size > 1e6
+    study = aw.Study(tmp_path / "run")
+    assert set(study["encoder-20"].scores) == {"target", "general"}
+    assert study.model("encoder-20").config.ranks == study.plan("encoder-20").ranks
+    refused(run(*words, "--points", "0.3", "--seed", 7), "seed")
+
+
+def test_demo_speech_can_be_taken_away(run, tmp_path):
+    found = ask(run, "demo", "-o", tmp_path / "mine")
+    assert len(aw.Corpus.from_manifest(f"{found['speech']}/target/train.jsonl")) == 50
+    assert list((tmp_path / "mine" / "notebooks").glob("*.ipynb"))
+
+
+def test_the_installed_command_fails_cleanly():
+    found = subprocess.run([sys.executable, "-m", "adaptwin_widgets.cli", "evaluate", "tiny.en"],
+                           capture_output=True, text=True, check=False)  # fmt: skip
+    assert found.returncode == 2 and found.stdout == "" and "--speech" in found.stderr

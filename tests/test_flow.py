@@ -1,0 +1,222 @@
+"""The real flow on real weights and real (synthetic) speech, as small as it can be and still mean something."""
+
+import copy
+
+import pytest
+import torch
+
+import adaptwin_widgets as aw
+from adaptwin_widgets.anatomy import Twin, twins_of
+from adaptwin_widgets.features import log_mel
+from adaptwin_widgets.observe import calibration_windows
+from adaptwin_widgets.sensitivity import fingerprint
+from adaptwin_widgets.spectra import diagonal_blocks
+
+
+@pytest.fixture(scope="module")
+def speech():
+    demo = aw.demo_speech()
+    return [demo["target_train"][:8], demo["general_train"][:8]]
+
+
+@pytest.fixture(scope="module")
+def stats(tiny_en, speech):
+    return aw.observe(tiny_en, speech, windows=4)
+
+
+@pytest.fixture(scope="module")
+def twins(tiny_en, stats):
+    return aw.spectra(tiny_en, stats)
+
+
+@pytest.fixture(scope="module")
+def small(tiny_en, stats, twins):
+    return aw.compress(tiny_en, aw.RankPlan.for_budget(twins, encoder=0.3), stats, spectra=twins)
+
+
+def test_full_rank_with_statistics_reproduces_logits_and_transcripts(tiny_en, stats, twins):
+    clips = aw.demo_speech()["target_dev"][:4]
+    full = aw.compress(tiny_en, aw.RankPlan.full(tiny_en.config), stats, spectra=twins)
+    features = log_mel([u.samples() for u in clips], tiny_en.processor.feature_extractor, "cpu")
+    ids = torch.tensor([tiny_en.prompt() + list(range(1000, 1010))] * 4)
+    with torch.no_grad():
+        mine, original = (w.model(input_features=features, decoder_input_ids=ids).logits for w in (full, tiny_en))
+    assert (mine - original).abs().max() < 1e-4
+    texts = [[t.text for t in aw.transcribe(w, clips, dtype="float32")] for w in (full, tiny_en)]
+    assert texts[0] == texts[1] and all(texts[0])
+
+
+def test_statistics_are_those_of_the_layers(tiny_en, speech, stats):
+    """One layer's moments again, from the tensors transformers itself hands out."""
+    (window,) = calibration_windows(speech[0], 1)
+    alone = aw.observe(tiny_en, speech[0], windows=1)
+    features = log_mel([window.samples()], tiny_en.processor.feature_extractor, "cpu")
+    attention = tiny_en.model.model.encoder.layers[0].self_attn
+    seen = []
+    handle = attention.q_proj.register_forward_hook(lambda m, a, out: seen.append(out[0, ::3].unflatten(-1, (6, 64))))
+    with torch.no_grad():
+        tiny_en.model.model.encoder(features)
+    handle.remove()
+    frames = torch.arange(1500) < -(-window.spans[-1][1] * 50 // 1)
+    weights = torch.where(frames, 1.0, 0.1)[::3]
+    query = torch.einsum("thi,thj,t->hij", seen[0], seen[0], weights) / weights.sum()
+    torch.testing.assert_close(alone.attention["encoder", 0].query, query, rtol=1e-3, atol=1e-3)
+    for moments in stats.attention.values():
+        for matrix in (moments.query, moments.key):
+            assert torch.linalg.eigvalsh(matrix.double()).min() > -1e-3 * matrix.diagonal(dim1=1, dim2=2).mean()
+    assert stats.seconds > 10 and "50% target" in stats.speech
+
+
+def test_the_first_corpus_has_its_weight(tiny_en, speech):
+    target, other = (aw.observe(tiny_en, c, windows=1) for c in speech)
+    both = aw.observe(tiny_en, speech, windows=1, target_weight=0.8)
+    key = ("cross", 1)
+    expected = 0.8 * target.attention[key].query + 0.2 * other.attention[key].query
+    torch.testing.assert_close(both.attention[key].query, expected)
+
+
+def test_spectra_as_a_table(tiny_en, twins, stats):
+    table = twins.frame()
+    assert list(table.columns) == ["part", "layer", "kind", "head", "index", "value", "weight_only"]
+    assert len(table) == 12 * 2 * 6 * 64 + 8 * 1536 and not table.isna().any().any()
+    assert set(table["part"]) == {"encoder", "decoder", "cross"}
+    weights_only = aw.spectra(tiny_en)
+    assert (weights_only.frame()["value"] == weights_only.frame()["weight_only"]).all()
+    # By hand: the singular values of the head's product, brute force.
+    a = tiny_en.model.model.encoder.layers[1].self_attn
+    q = torch.cat([a.q_proj.weight[64:128].T, a.q_proj.bias[None, 64:128]]).detach().double()
+    brute = torch.linalg.svdvals(q @ a.k_proj.weight[64:128].detach().double())[:64]
+    found = torch.tensor(weights_only.values[Twin("encoder", 1, "query_key")][1])
+    torch.testing.assert_close(found, brute, rtol=1e-4, atol=1e-4 * float(brute[0]))
+    covariance = stats.attention["cross", 0].covariance
+    assert torch.equal(diagonal_blocks(covariance, 6)[2], covariance[128:192, 128:192])
+
+
+def test_activation_aware_ranks_hurt_less_than_weight_only(tiny_en, stats, twins):
+    """The reason for observing at all, on one layer: same ranks, the encoder's output moves less."""
+    ranks = {"encoder.1.query_key": [16] * 6, "encoder.1.value_output": [32] * 6, "encoder.1.feed_forward": [600]}
+    plan = aw.RankPlan(ranks, aw.RankPlan.full(tiny_en.config).shape)
+    clips = aw.demo_speech()["target_dev"][:2]
+    features = log_mel([u.samples() for u in clips], tiny_en.processor.feature_extractor, "cpu")
+    with torch.no_grad():
+        original = tiny_en.model.model.encoder(features).last_hidden_state[:, :150]
+        errors = [
+            (w.model.model.encoder(features).last_hidden_state[:, :150] - original).square().mean().item()
+            for w in (aw.compress(tiny_en, plan, stats, spectra=twins), aw.compress(tiny_en, plan))
+        ]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_sensitivity_is_measured_kept_and_used(tiny_en, speech, stats, twins, tmp_path):
+    measure = lambda **more: aw.measure_sensitivity(  # noqa: E731
+        tiny_en, twins, stats, speech, levels=(0.5, 0.9), windows=2, cache=tmp_path, **more
+    )
+    before = copy.deepcopy(tiny_en.model.state_dict())
+    found = measure()
+    assert set(found.curves) == set(twins_of(tiny_en.config))
+    assert all(0 <= low < high for (_, low), (_, high) in found.curves.values())
+    assert all(torch.equal(value, tiny_en.model.state_dict()[name]) for name, value in before.items())
+    (file,) = tmp_path.glob("sensitivity-*.json")
+    assert fingerprint(twins) in file.name
+    watched = aw.Job()
+    watched.cancel()  # would stop any measuring at once
+    assert measure(job=watched).curves == found.curves
+    by_damage = aw.RankPlan.for_budget(twins, encoder=0.3, sensitivity=found)
+    assert by_damage.ranks != aw.RankPlan.for_budget(twins, encoder=0.3).ranks
+
+
+SETTINGS = aw.Settings(batch_size=1, check_every=2, warmup=2)
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_en, small, speech):
+    return aw.tune(small, teacher=tiny_en, speech=speech, steps=4, settings=SETTINGS)
+
+
+def test_tuning_lowers_the_held_out_loss_and_leaves_its_inputs_alone(tiny_en, small, tuned):
+    run = tuned.notes["tuning"]
+    assert run["steps"] == 4 and run["audio_seconds_seen"] > 0
+    assert run["held_out_best"] < run["held_out_before"]
+    assert tuned.config.ranks == small.config.ranks and tuned.notes["plan"] == small.notes["plan"]
+    moved = {
+        name
+        for name, value in tuned.model.state_dict().items()
+        if not torch.equal(value, small.model.state_dict()[name])
+    }
+    assert moved and all(name.startswith("model.encoder.layers") for name in moved)
+    assert not any(p.grad is not None for p in tiny_en.model.parameters())
+
+
+def test_a_resumed_run_equals_an_unbroken_one(tiny_en, small, speech, tuned, tmp_path):
+    job, file = aw.Job(), tmp_path / "run.tuning"
+    arguments = {"teacher": tiny_en, "speech": speech, "steps": 4, "settings": SETTINGS, "checkpoint": file}
+    stopped = aw.tune(small, **arguments, job=job, on_progress=lambda p: job.cancel() if p.steps == 2 else None)
+    assert stopped.notes["tuning"]["stopped"] and stopped.notes["tuning"]["steps"] == 2
+    resumed = aw.tune(small, **arguments, resume=True)
+    assert resumed.notes["tuning"]["steps"] == 4
+    for name, value in tuned.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def test_minutes_are_kept(tiny_en, small, speech):
+    import time
+
+    began = time.monotonic()
+    run = aw.tune(small, teacher=tiny_en, speech=speech[0], minutes=0.5, settings=SETTINGS).notes["tuning"]
+    assert run["seconds"] <= 0.5 * 60 or run["steps"] == 0  # a busy machine may have no time for a step
+    assert time.monotonic() - began < run["seconds"] + 15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": None}, "minutes or steps"),
+        ({"minutes": 1}, "minutes or steps"),
+        ({"steps": 0}, "above 0"),
+        ({"speech": []}, "no speech"),
+        ({"resume": True}, "no checkpoint"),
+    ],
+)
+def test_impossible_tunes_are_refused(tiny_en, small, speech, arguments, message):
+    with pytest.raises(aw.InputError, match=message):
+        aw.tune(small, **{"teacher": tiny_en, "speech": speech, "steps": 1, **arguments})
+
+
+def test_a_checkpoint_of_something_else_is_refused(tiny_en, small, speech, tmp_path):
+    file = tmp_path / "run.tuning"
+    file.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    with pytest.raises(aw.InputError, match="no checkpoint of this model"):
+        aw.tune(small, teacher=tiny_en, speech=speech, steps=1, checkpoint=file, resume=True)
+
+
+def test_wrong_models_are_refused(tiny_en, small, speech, stats):
+    with pytest.raises(aw.InputError, match="not compressed"):
+        aw.tune(tiny_en, teacher=tiny_en, speech=speech, steps=1)
+    with pytest.raises(aw.InputError, match="compressed itself"):
+        aw.tune(small, teacher=small, speech=speech, steps=1)
+    with pytest.raises(aw.InputError, match="compressed already"):
+        aw.observe(small, speech)
+    with pytest.raises(aw.InputError, match="compressed already"):
+        aw.spectra(small)
+
+
+def test_a_small_model_is_saved_with_how_it_was_made(small, tmp_path):
+    small.save_pretrained(tmp_path / "small")
+    again = aw.load(tmp_path / "small")
+    assert again.notes == small.notes and again.config.ranks == small.config.ranks
+    clips = aw.demo_speech()["target_dev"][:2]
+    assert [t.text for t in aw.transcribe(again, clips)] == [t.text for t in aw.transcribe(small, clips)]
+
+
+def test_transformers_own_pipeline_and_generate(small, tmp_path):
+    from transformers import pipeline
+
+    small.save_pretrained(tmp_path / "small")
+    clip = aw.demo_speech()["target_dev"][0]
+    ours = aw.transcribe(small, [clip], dtype="float32")[0].text
+    recogniser = pipeline("automatic-speech-recognition", model=str(tmp_path / "small"))
+    assert recogniser(clip.samples())["text"].strip() == ours
+    long = torch.cat([torch.tensor(clip.samples())] * 12).numpy()  # longer than one window
+    assert len(long) > 30 * 16000
+    found = recogniser(long, return_timestamps=True)
+    assert len(found["chunks"]) > 1 and found["chunks"][-1]["timestamp"][0] > 25
