@@ -43,7 +43,8 @@ def queue(
     monotone by their convex hull, so that a threshold always removes a tail and the sort is optimal.
     """
     sides, locked = set(sides), tuple(locked)
-    head, price, worth, names = [], [], [], []
+    head, price, worth = [], [], []
+    names: list[tuple[Twin, int]] = []
     for twin, values in spectra.values.items():
         if twin.side not in sides or any(matches(str(twin), lock) for lock in locked):
             continue
@@ -122,7 +123,7 @@ def uniform(
         line = queue(spectra, _sides(name))
         twins = dict.fromkeys(twin for twin, _ in line.heads)
 
-        def at(share: float, twins=twins) -> dict[str, list[int]]:
+        def at(share: float, twins: Iterable[Twin] = twins) -> dict[str, list[int]]:
             full = {t: spectra.values[t].shape for t in twins}
             return {str(t): [max(FLOOR, int(share * n))] * heads for t, (heads, n) in full.items()}
 

@@ -11,14 +11,17 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from adaptwin_widgets.errors import InputError
 
+if TYPE_CHECKING:  # a command imports what it needs, so that a mistake in the call is said at once
+    from adaptwin_widgets import Corpus, Job, RankPlan, Recipe, Whisper
+
 # Typer shows its usage errors as a box; this is their base class, wherever Typer keeps its click.
-UsageError = typer.BadParameter.__mro__[1]
+UsageError: Any = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="adaptwin", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -39,14 +42,14 @@ Minutes = Annotated[float | None, typer.Option(help="How long to tune; a study: 
 Steps = Annotated[int | None, typer.Option(help="How many steps to tune instead.")]
 
 
-def corpora(paths: list[Path]):
+def corpora(paths: list[Path]) -> list[Corpus]:
     """Read every manifest."""
     from adaptwin_widgets.speech import Corpus
 
     return [Corpus.from_manifest(path) for path in paths]
 
 
-def progress(quiet: bool):
+def progress(quiet: bool) -> Job:
     """A bar on standard error; none where standard error is no terminal or the caller wants JSON."""
     from adaptwin_widgets.jobs import with_bar
 
@@ -58,7 +61,7 @@ def report(result: dict[str, Any], as_json: bool, sentence: str) -> None:
     print(json.dumps(result) if as_json else sentence)
 
 
-def shrunk(plan) -> str:
+def shrunk(plan: RankPlan) -> str:
     """What a plan removes, in words."""
     r = plan.reductions
     return (
@@ -118,7 +121,9 @@ def plan(
     report(result, as_json, f"{shrunk(chosen)}; the plan is in {output}.")
 
 
-def recipe_for(whisper, sounds, allocation: str, target_weight: float, seed: int, quiet: bool):
+def recipe_for(
+    whisper: Whisper, sounds: list[Corpus], allocation: str, target_weight: float, seed: int, quiet: bool
+) -> Recipe:
     """What plan, compress and study share."""
     from adaptwin_widgets.recipe import Recipe
 

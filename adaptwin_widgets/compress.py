@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptwin_widgets import twins as closed_form
 from adaptwin_widgets.anatomy import Twin, attention_name, attention_of, layer_of, module_path
@@ -67,7 +67,7 @@ def compress(
     return Whisper(build(original, plan, weights), model.processor, f"{model.name}, compressed", notes)
 
 
-def build(original, plan: RankPlan, weights: dict[str, Tensor]) -> TwinWhisperForConditionalGeneration:
+def build(original: nn.Module, plan: RankPlan, weights: dict[str, Tensor]) -> TwinWhisperForConditionalGeneration:
     """A compressed model around these weights, without initialising any at random."""
     settings = {k: v for k, v in original.config.to_dict().items() if k not in ("model_type", "architectures", "ranks")}
     config = TwinWhisperConfig(**settings, ranks=plan.ranks)
@@ -93,7 +93,7 @@ def _replace(weights: dict[str, Tensor], twin: Twin, new: dict[str, Tensor]) -> 
 
 
 def attention_weights_for(
-    original, twin: Twin, ranks: Mapping[str, list[int]], stats: Statistics | None
+    original: nn.Module, twin: Twin, ranks: Mapping[str, list[int]], stats: Statistics | None
 ) -> dict[str, Tensor]:
     """Both twins of one attention at these ranks (full where none are named), in PyTorch's layout."""
     part, layer = twin.part, twin.layer
@@ -139,7 +139,7 @@ def attention_weights_for(
 
 
 def feed_forward_weights(
-    original, twin: Twin, neurons: int, order: Sequence[int] | Tensor, stats: Statistics | None
+    original: nn.Module, twin: Twin, neurons: int, order: Sequence[int] | Tensor, stats: Statistics | None
 ) -> dict[str, Tensor]:
     """The `neurons` best neurons, and an output matrix refitted for the loss of the others."""
     layer = layer_of(original, twin.part, twin.layer)

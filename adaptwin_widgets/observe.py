@@ -5,12 +5,13 @@ The closed forms in `twins` need nothing else, so the speech is read once, whate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptwin_widgets.anatomy import attention_of, layer_of
 from adaptwin_widgets.errors import InputError
@@ -26,6 +27,11 @@ SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
 STRIDE = 3  # encoder frames are 20 ms apart and alike: every third query and neuron row says the same
 
 
+def covariance(mean: Tensor, second: Tensor) -> Tensor:
+    """Covariance [n, n], float64, from a mean [n] and a second moment [n, n]."""
+    return second.double() - torch.outer(mean.double(), mean.double())
+
+
 @dataclass
 class AttentionMoments:
     """query, key: [H, dh, dh]; mean [d] and second [d, d] moment of the mixed values of all heads side by side."""
@@ -38,7 +44,7 @@ class AttentionMoments:
     @property
     def covariance(self) -> Tensor:
         """[d, d] covariance of the mixed values, float64."""
-        return self.second.double() - torch.outer(self.mean.double(), self.mean.double())
+        return covariance(self.mean, self.second)
 
 
 @dataclass
@@ -48,7 +54,10 @@ class NeuronMoments:
     mean: Tensor
     second: Tensor
 
-    covariance = AttentionMoments.covariance
+    @property
+    def covariance(self) -> Tensor:
+        """[n, n] covariance of the activations, float64."""
+        return covariance(self.mean, self.second)
 
 
 @dataclass
@@ -72,7 +81,7 @@ class Statistics:
         """
         shares = [w / sum(weights) for w in weights]
 
-        def average(moments):
+        def average(moments: list) -> Any:
             kind = type(moments[0])
             return kind(
                 *(sum(s * getattr(m, f.name) for s, m in zip(shares, moments, strict=True)) for f in fields(kind))
@@ -90,10 +99,11 @@ class Statistics:
 class _Accumulator:
     """Weighted sums of everything the hooks see, for one corpus."""
 
-    def __init__(self, model):
-        self.model, self.sums, self.seen = model, {}, {}
-        self.frames: Tensor | None = None  # [B, T] weight of every encoder frame of the batch
-        self.tokens: Tensor | None = None  # [B, L] weight of every decoder position
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.sums: dict[tuple, Tensor] = {}
+        self.frames = torch.empty(0)  # [B, T] weight of every encoder frame of the batch
+        self.tokens = torch.empty(0)  # [B, L] weight of every decoder position
 
     def add(self, name: tuple, value: Tensor) -> None:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
@@ -132,7 +142,7 @@ class _Accumulator:
         self.add((part, layer, name + " second"), x.mT @ x)
 
     @contextmanager
-    def hooks(self):
+    def hooks(self) -> Iterator[None]:
         """Hooks on every projection of interest, removed again at the end."""
         handles = []
 
@@ -146,7 +156,7 @@ class _Accumulator:
                     )
                 )
 
-            def mixed(module, args):
+            def mixed(module: nn.Module, args: tuple) -> None:
                 q, k = held.pop("q_proj"), held.pop("k_proj")
                 self.queries_and_keys(part, layer, q, k, attention.num_heads, attention.scaling)
                 self.vectors(part, layer, "values", args[0])
@@ -206,7 +216,7 @@ def observe(
     model: Whisper,
     speech: Corpus | Sequence[Corpus],
     *,
-    windows: int = 64,
+    windows: int = 40,
     target_weight: float = 0.5,
     batch_size: int = 4,
     seed: int = 0,

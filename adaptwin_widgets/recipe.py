@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from adaptwin_widgets.allocate import uniform
 from adaptwin_widgets.compress import compress
@@ -43,7 +44,7 @@ class Recipe:
         *,
         target_weight: float = 0.5,
         allocation: str = "measured",
-        windows: int = 64,
+        windows: int = 40,
         seed: int = 0,
         job: Job | None = None,
     ):
@@ -51,7 +52,8 @@ class Recipe:
             raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
         self.model, self.speech, self.target_weight = model, list(speech), target_weight
         self.allocation, self.windows, self.seed, self.job = allocation, windows, seed, job
-        self._damage, self._measured = Sensitivity(), set()
+        self._damage = Sensitivity()
+        self._measured: set[str] = set()
 
     @property
     def shape(self) -> dict[str, int]:
@@ -76,9 +78,7 @@ class Recipe:
         if self.allocation == "energy" or self.stats is None:
             return None
         if missing := [side for side in sides if side not in self._measured]:
-            found = measure_sensitivity(
-                self.model, self.spectra, self.stats, self.speech, sides=missing, job=self.job
-            )
+            found = measure_sensitivity(self.model, self.spectra, self.stats, self.speech, sides=missing, job=self.job)
             self._damage = Sensitivity({**self._damage.curves, **found.curves}, found.fingerprint)
             self._measured.update(missing)
         return self._damage
@@ -101,7 +101,7 @@ class Recipe:
             job=self.job,
         )
 
-    def plan(self, method: str = "ours", **budget: float) -> RankPlan:
+    def plan(self, method: str = "ours", **budget: Any) -> RankPlan:
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 
         method: "ours", or "uniform": every twin loses the same share, as a baseline to see what choosing is worth.

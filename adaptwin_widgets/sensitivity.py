@@ -13,11 +13,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import platformdirs
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptwin_widgets.allocate import queue, remove
 from adaptwin_widgets.anatomy import Twin, attention_name, layer_of, twins_of
@@ -152,7 +153,7 @@ def _curve(
     return points
 
 
-def _module(original, spectra: Spectra, stats: Statistics, twin: Twin, ranks: dict[str, list[int]]):
+def _module(original: nn.Module, spectra: Spectra, stats: Statistics, twin: Twin, ranks: dict[str, list[int]]) -> Any:
     """The compressed module of one twin: an attention, or the two matrices of a feed-forward pair."""
     layer = layer_of(original, twin.part, twin.layer)
     if twin.kind == "feed_forward":
@@ -217,7 +218,7 @@ class _Bench:
             self.inputs = [block(hidden, None) for hidden in self.inputs]
             self.layer += 1
 
-    def damage(self, twin: Twin, module) -> float:
+    def damage(self, twin: Twin, module: Any) -> float:
         """KL divergence, nats a token, with one module in place of the original's."""
         layer = layer_of(self.network, twin.part, twin.layer)
         if twin.part == "encoder":

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import WhisperConfig
 
 from adaptwin_widgets import twins as closed_form
@@ -55,7 +57,7 @@ class Spectra:
         return pd.concat(blocks, ignore_index=True)
 
 
-def attention_weights(model, part: str, layer: int) -> tuple[Tensor, ...]:
+def attention_weights(model: nn.Module, part: str, layer: int) -> tuple[Tensor, ...]:
     """Float64 (Wq, bq, Wk, Wv, bv, Wo, bo) of one attention in row-vector notation: W [d, H*dh], Wo [H*dh, d]."""
     a = attention_of(model, part, layer)
     return tuple(
@@ -78,7 +80,7 @@ def diagonal_blocks(matrix: Tensor, heads: int) -> Tensor:
     return blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
 
-def white_moments(model, part: str, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+def white_moments(model: nn.Module, part: str, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """(Cq, Ck, C) [H, dh, dH] of white inputs: what a weight-only spectrum (CLOVER, ICML 2025) assumes."""
     heads = attention_of(model, part, layer).num_heads
     wq, bq, wk, wv, *_ = attention_weights(model, part, layer)
@@ -86,7 +88,7 @@ def white_moments(model, part: str, layer: int) -> tuple[Tensor, Tensor, Tensor]
     return q.mT @ q, k.mT @ k, v.mT @ v
 
 
-def query_key_factors(model, twin: Twin, stats: Statistics | None) -> closed_form.QueryKey:
+def query_key_factors(model: nn.Module, twin: Twin, stats: Statistics | None) -> closed_form.QueryKey:
     """The factored query-key product of every head of one layer."""
     if stats is None:
         query, key, _ = white_moments(model, twin.part, twin.layer)
@@ -96,7 +98,7 @@ def query_key_factors(model, twin: Twin, stats: Statistics | None) -> closed_for
     return closed_form.query_key(query, key)
 
 
-def value_output_factors(model, twin: Twin, stats: Statistics | None) -> closed_form.ValueOutput:
+def value_output_factors(model: nn.Module, twin: Twin, stats: Statistics | None) -> closed_form.ValueOutput:
     """The factored value-output product of every head of one layer."""
     heads = attention_of(model, twin.part, twin.layer).num_heads
     wo = attention_weights(model, twin.part, twin.layer)[5]
@@ -107,7 +109,7 @@ def value_output_factors(model, twin: Twin, stats: Statistics | None) -> closed_
     return closed_form.value_output(covariance, wo.unflatten(0, (heads, -1)))
 
 
-def neuron_order(model, twin: Twin, stats: Statistics | None) -> closed_form.FeedForward:
+def neuron_order(model: nn.Module, twin: Twin, stats: Statistics | None) -> closed_form.FeedForward:
     """The neurons of one feed-forward pair by their worth; weight-only: by the product of their two norms."""
     layer = layer_of(model, twin.part, twin.layer)
     w1, w2 = layer.fc1.weight.detach().double(), layer.fc2.weight.detach().double().T
@@ -132,11 +134,14 @@ def spectra(model: Whisper, stats: Statistics | None = None, *, job: Job | None 
     if getattr(config, "ranks", None):
         raise InputError(f"{model.source} is compressed already; its original has the spectra.")
     result = Spectra(config, model.source, aware=stats is not None)
+    factors_of: dict[str, Callable[..., Any]] = {
+        "query_key": query_key_factors,
+        "value_output": value_output_factors,
+        "feed_forward": neuron_order,
+    }
     for twin in ensure(job).track(list(twins_of(config)), text="Spectra"):
         check_statistics(config, twin, stats)
-        factors = {
-            "query_key": query_key_factors, "value_output": value_output_factors, "feed_forward": neuron_order,
-        }[twin.kind]  # fmt: skip
+        factors = factors_of[twin.kind]
         white = factors(model.model, twin, None)
         aware = white if stats is None else factors(model.model, twin, stats)
         shape = (heads_of(config, twin), full_rank(config, twin))

@@ -160,7 +160,7 @@ class Study:
                     rows.append({"try": record.name, "stage": stage, "evaluation": name, **record.sizes, **score})
         return pd.DataFrame(rows)
 
-    def figure(self):  # a plotly Figure; only `figures` knows plotly
+    def figure(self) -> Any:  # a plotly Figure; only `figures` knows plotly
         """The frontier as a plotly figure; see `figures.frontier`."""
         return frontier(self)
 
@@ -204,7 +204,7 @@ def run_study(
     steps: int | None = None,
     target_weight: float = 0.5,
     allocation: str = "measured",
-    windows: int = 64,
+    windows: int = 40,
     seed: int = 0,
     job: Job | None = None,
 ) -> Study:
@@ -292,8 +292,8 @@ class _Scorer:
                 lines = self.file("original", name).read_text(encoding="utf-8").splitlines()
                 rows = [json.loads(line) for line in lines]
                 language = self.study["original"].scores[name]["language"]
-                original = score_texts(*zip(*((r["reference"], r["hypothesis"], r["id"]) for r in rows), strict=True),
-                                       language)  # fmt: skip
+                references, hypotheses, ids = ([r[k] for r in rows] for k in ("reference", "hypothesis", "id"))
+                original = score_texts(references, hypotheses, ids, language)
             score = evaluate(whisper, corpus, against=original, job=self.job)
             self.file(point, name).parent.mkdir(parents=True, exist_ok=True)
             score.write_hypotheses(self.file(point, name))

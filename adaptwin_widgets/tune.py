@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptwin_widgets.anatomy import Twin, layer_of
 from adaptwin_widgets.distill import Lessons
@@ -32,7 +33,7 @@ class Settings:
     the first corpus; weights: of the distances (layers, encoder, decoder), see `distill.Distance`; check_every: steps
     between two looks at the held-out loss."""
 
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-5
     warmup: int = 10
     batch_size: int = 4
     target_weight: float = 0.5
@@ -107,7 +108,9 @@ def tune(
     return Whisper(run.best_model(), small.processor, f"{small.name}, tuned", notes)
 
 
-def _check(small: Whisper, teacher: Whisper, minutes, steps, corpora) -> None:
+def _check(
+    small: Whisper, teacher: Whisper, minutes: float | None, steps: int | None, corpora: Sequence[Corpus]
+) -> None:
     if not getattr(small.config, "ranks", None):
         raise InputError(f"{small.source} is not compressed; compress it first, then tune it.")
     if getattr(teacher.config, "ranks", None):
@@ -137,7 +140,13 @@ class _Run:
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
 
-    def go(self, began: float, limit: float | None, steps: int | None, on_progress) -> None:
+    def go(
+        self,
+        began: float,
+        limit: float | None,
+        steps: int | None,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
         """Train until the limit; whatever ends it, the best state is kept and saved."""
         before, saved = self.progress.seconds, time.monotonic()
         slowest = {"step": 0.0, "check": 0.0, "save": 0.0}
@@ -148,15 +157,21 @@ class _Run:
             slowest[name] = max(0.7 * slowest[name], time.monotonic() - start)
             self.progress.seconds = before + time.monotonic() - began
 
+        def spent() -> tuple[float, float]:
+            """How much of how much: seconds or steps."""
+            if limit is not None:
+                return before + time.monotonic() - began, limit
+            return self.progress.steps, steps or 0
+
         def room() -> bool:
-            if limit is None:
-                return self.progress.steps < steps
-            need = MARGIN * (slowest["step"] + slowest["check"] + slowest["save"])
-            return before + time.monotonic() - began + need < limit
+            done, total = spent()
+            if limit is not None:  # before the first step, a look at the held-out speech tells how long one takes
+                step = slowest["step"] or slowest["check"]
+                done += MARGIN * (step + slowest["check"] + slowest["save"])
+            return done < total
 
         def report() -> None:
-            elapsed = before + time.monotonic() - began
-            done, total = (elapsed, limit) if limit is not None else (self.progress.steps, steps)
+            done, total = spent()
             if on_progress:
                 on_progress(self.progress)
             self.job.update(min(done, total), total, "Tuning")
@@ -165,9 +180,8 @@ class _Run:
             if self.progress.steps == 0:
                 timed("check", self.check)
             while room():
-                spent = before + time.monotonic() - began
-                fraction = spent / limit if limit is not None else self.progress.steps / steps
-                timed("step", lambda fraction=fraction: self.step(fraction))
+                done, total = spent()
+                timed("step", functools.partial(self.step, done / total))
                 if self.progress.steps % self.settings.check_every == 0 and room():
                     timed("check", self.check)
                 if self.file and time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -208,7 +222,7 @@ class _Run:
                 for batch in self.lessons.held_out
             ]
         loss = sum(losses) / len(losses)
-        record = self.progress.history[-1] if self.progress.history else {"step": 0}
+        record: dict[str, float] = self.progress.history[-1] if self.progress.history else {"step": 0}
         record["held_out"] = loss
         if not self.progress.history:
             self.progress.history.append(record)
@@ -222,7 +236,7 @@ class _Run:
             self.optimiser.state.clear()
             self.progress.scale /= 2
 
-    def best_model(self):
+    def best_model(self) -> nn.Module:
         """The tuned network with its best state."""
         with torch.no_grad():
             for name, p in self.parameters.items():
@@ -249,6 +263,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the whole state of the run, atomically."""
+        assert self.file is not None
         tensors: dict[str, Tensor] = {}
         for name, p in self.parameters.items():
             tensors[f"now.{name}"], tensors[f"best.{name}"] = p.detach(), self.best[name]
@@ -278,7 +293,7 @@ class _Run:
             raise InputError(f"{self.file} is no checkpoint of this model ({error}); start without resume.") from error
 
 
-def _trainable(network) -> dict[str, torch.nn.Parameter]:
+def _trainable(network: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter of the layers that were compressed; nothing else moves."""
     layers = {id(layer_of(network, t.part, t.layer)) for t in map(Twin.parse, network.config.ranks)}
     chosen = {id(p) for m in network.modules() if id(m) in layers for p in m.parameters()}
