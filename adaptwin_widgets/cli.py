@@ -71,7 +71,7 @@ def shrunk(plan: RankPlan) -> str:
     )
 
 
-def budget_of(encoder: float | None, decoder: float | None, model: float | None) -> dict[str, float]:
+def budget_of(encoder: float | None, decoder: float | None, model: float | None) -> dict[str, Any]:
     """The budgets that were given."""
     given = {"encoder": encoder, "decoder": decoder, "model": model}
     return {name: value for name, value in given.items() if value is not None}

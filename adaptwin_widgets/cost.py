@@ -45,7 +45,7 @@ def cost(config: WhisperConfig, ranks: Mapping[str, list[int]] | None = None) ->
     >>> cost(WhisperConfig(vocab_size=51864)).model       # tiny.en
     37760256
     """
-    ranks = {Twin.parse(str(key)): value for key, value in (ranks or {}).items()}
+    kept = {Twin.parse(str(key)): value for key, value in (ranks or {}).items()}
     d, mel = config.d_model, config.num_mel_bins
     frames, positions = config.max_source_positions, config.max_target_positions
     parameters = {
@@ -55,11 +55,11 @@ def cost(config: WhisperConfig, ranks: Mapping[str, list[int]] | None = None) ->
     audio = 2 * frames * mel * 3 * d + frames * d * 3 * d
     token = d * config.vocab_size
     for twin in twins_of(config):
-        own = sum(ranks.get(twin, [full_rank(config, twin)] * heads_of(config, twin)))
+        own = sum(kept.get(twin, [full_rank(config, twin)] * heads_of(config, twin)))
         parameters[twin.side] += own * parameters_per_rank(config, twin)
         if twin.kind == "feed_forward" or twin.kind == "value_output":
             parameters[twin.side] += d  # the output's bias
-        if twin.kind == "value_output" and twin not in ranks and twin._replace(kind="query_key") not in ranks:
+        if twin.kind == "value_output" and twin not in kept and twin._replace(kind="query_key") not in kept:
             parameters[twin.side] += d  # the value's bias, which a compressed attention folds into the output's
         if twin.part == "encoder":
             audio += 2 * frames * d * own + (frames * frames * own if twin.kind != "feed_forward" else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -45,7 +46,7 @@ def frontier(study: Study) -> go.Figure:
             shift = (i - (table["evaluation"].nunique() - 1) / 2) * 0.5  # so that bars do not hide each other
             final = own[own["stage"] != "untuned"] if (own["stage"] == "tuned").any() else own
             untuned = own[own["stage"] == "untuned"]
-            figure.add_trace(_points(final, name, colour, marker, shift, metric, lines=True))
+            figure.add_trace(_points(final, str(name), colour, marker, shift, metric, lines=True))
             if len(untuned) and len(final) != len(own):
                 figure.add_trace(
                     _points(
@@ -72,7 +73,9 @@ def frontier(study: Study) -> go.Figure:
     return figure
 
 
-def _points(rows, name, colour, marker, shift, metric, lines):
+def _points(
+    rows: pd.DataFrame, name: str, colour: str, marker: str, shift: float, metric: str, lines: bool
+) -> go.Scatter:
     rows = rows.sort_values("x")
     text = [
         f"<b>{r['try']}</b> ({r['stage']})<br>{metric} {r['wer']:.2f} % [{r['wer_low']:.2f}, {r['wer_high']:.2f}]"
@@ -92,7 +95,9 @@ def _points(rows, name, colour, marker, shift, metric, lines):
     )  # fmt: skip
 
 
-def spectra(spectra: Spectra, plan: RankPlan | None = None, *, part: str = "encoder", weight_only: bool = False):
+def spectra(
+    spectra: Spectra, plan: RankPlan | None = None, *, part: str = "encoder", weight_only: bool = False
+) -> go.Figure:
     """The spectra of one part ("encoder", "decoder", "cross"): a row a layer, a column a kind, a curve a head.
 
     Values are shown relative to the twin's largest, on a logarithmic scale. plan: what it keeps is drawn strong,

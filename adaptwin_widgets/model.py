@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ class TwinWhisperConfig(WhisperConfig):
     model_type = "adaptwin_whisper"
     ranks: dict[str, list[int]] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.ranks = {str(Twin.parse(key)): [int(r) for r in value] for key, value in (self.ranks or {}).items()}
         # transformers' speech pipeline recognises Whisper (long audio, timestamps) by this word on the instance;
@@ -155,9 +155,14 @@ class TwinAttention(WhisperAttention):
         return PackedAttention(q, qb, k, None, v, None, o, out_bias, self.num_heads, key_dim, value_dim, self.scaling)
 
     def forward(
-        self, hidden_states, key_value_states=None, past_key_values=None, attention_mask=None,
-        output_attentions=False, **kwargs,
-    ):  # fmt: skip
+        self,
+        hidden_states: Tensor,
+        key_value_states: Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        output_attentions: bool = False,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
         """As `WhisperAttention.forward`. The cache holds all heads side by side, [B, 1, T, sum of padded ranks]."""
         q_weight, q_bias, k_weight, v_weight, out_weight = self._weights()
         query = F.linear(hidden_states, q_weight, q_bias) * self.scaling

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch.nn import functional as F
@@ -72,7 +72,7 @@ def _fastest_dtype(device: str) -> torch.dtype:
             error = (F.linear(*short).float() - exact).norm() / exact.norm()
             if not error < SOUND:  # also if it is not a number
                 continue
-            seconds = _seconds(lambda pair=short: F.linear(*pair), device)
+            seconds = _seconds(partial(F.linear, *short), device)
         except RuntimeError:  # the device does not have this format
             continue
         if seconds < limit:
@@ -85,7 +85,7 @@ def _fused_attention(device: str, dtype: torch.dtype) -> bool:
     from adaptwin_widgets.engine import attend  # which asks here
 
     q, k, v = torch.randn(3, 1, 2, 1500, 64, device=device, generator=_generator(device)).to(dtype)
-    fused, blocks = (_seconds(lambda f=f: attend(q, k, v, f), device) for f in (True, False))
+    fused, blocks = (_seconds(partial(attend, q, k, v, f), device) for f in (True, False))
     return fused < blocks
 
 

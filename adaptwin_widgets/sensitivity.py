@@ -112,8 +112,8 @@ def measure_sensitivity(
 
     The damage is the KL divergence from the original's distribution over the next token, teacher-forced on the
     original's own transcripts, averaged over tokens, in nats. sides: measure the twins of these only. windows:
-    30 s windows in all, shared among the corpora. cache: a folder that keeps the result (default: the user's cache; None: keep nothing). About a minute
-    for tiny.en and five for base on two CPU cores.
+    30 s windows in all, shared among the corpora. cache: a folder that keeps the result (default: the user's cache;
+    None: keep nothing). What is measured already is not measured again.
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
     >>> sensitivity = aw.measure_sensitivity(model, twins, stats, speech)                         # doctest: +SKIP

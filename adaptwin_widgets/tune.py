@@ -79,7 +79,8 @@ def tune(
     result's ``notes["tuning"]`` tells steps, seconds, audio seen and losses.
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
-    >>> small = aw.tune(small, teacher=model, speech=aw.demo_speech()["target_train"], minutes=3)        # doctest: +SKIP
+    >>> speech = aw.demo_speech()["target_train"]                                                 # doctest: +SKIP
+    >>> small = aw.tune(small, teacher=model, speech=speech, minutes=3)                           # doctest: +SKIP
 
     Raises InputError for a model that is not compressed or of another shape than its teacher, for missing or
     impossible limits, and for a checkpoint that does not fit.

@@ -84,9 +84,7 @@ def record(voice: Voice, number: int, text: str, folder: Path) -> Utterance:
     soundfile.write(audio, samples, SAMPLE_RATE, format="OGG", subtype="OPUS", compression_level=0.85)
     more = {"license": voice.licence, "source": f"{voice.program} {voice.voice}, data/make_demo.py"}
     # The duration as decoded, so that the manifest and the file agree.
-    return Utterance(
-        name, audio, text, voice.speaker, round(len(read_audio(audio)) / SAMPLE_RATE, 3), more=more
-    )
+    return Utterance(name, audio, text, voice.speaker, round(len(read_audio(audio)) / SAMPLE_RATE, 3), more=more)
 
 
 def main(argv: list[str] | None = None) -> int:
