@@ -54,9 +54,7 @@ lab: $(STAMP) ## JupyterLab with the first notebook
 
 demo: $(STAMP) ## the same notebook without a browser; results in runs/demo
 	mkdir -p $(DEMO)
-	ADAPTWIN_RUNS=$(CURDIR)/$(DEMO) $(BIN)/python -m nbconvert --to notebook --execute \
-	  --output-dir $(DEMO) --output $(notdir $(NOTEBOOK)) $(NOTEBOOK)
-	$(BIN)/python -m nbconvert --to html --output-dir $(DEMO) $(DEMO)/$(notdir $(NOTEBOOK))
+	ADAPTWIN_RUNS=$(CURDIR)/$(DEMO) $(BIN)/python notebooks/make_results.py $(NOTEBOOK) -o $(DEMO)
 	@echo && echo "Results:" && find $(DEMO) -name '*.ipynb' -o -name '*.html' | sort | sed 's/^/  /'
 
 test: $(STAMP) ## the quick suite
