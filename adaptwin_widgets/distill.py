@@ -29,10 +29,11 @@ ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at
 
 @dataclass(frozen=True)
 class Sample:
-    """One window and the transcript the teacher gave it."""
+    """One window, the transcript the teacher gave it, and the language it heard."""
 
     window: Window
     tokens: tuple[int, ...]
+    language: str
 
 
 @dataclass
@@ -54,7 +55,7 @@ def samples_of(teacher: Whisper, corpus: Corpus, seed: int, job: Job) -> list[Sa
     alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
     windows = packed + alone
     texts = transcribe(teacher, windows, job=job)
-    return [Sample(w, tuple(t.tokens)) for w, t in zip(windows, texts, strict=True)]
+    return [Sample(w, t.tokens, t.language) for w, t in zip(windows, texts, strict=True)]
 
 
 class Order:
@@ -109,7 +110,7 @@ class Lessons:
         self.teacher = teacher
         self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
         self.distance = Distance(teacher, resolve_dtype(dtype, teacher.device))
-        self.prompt = teacher.prompt()
+        self.prompt = teacher.prompt(language=training[0][0].language)
         groups = [held_out[i : i + batch_size] for i in range(0, len(held_out), batch_size)]
         self.held_out = [self.distance.batch(group, self.prompt) for group in groups]
         self.distance.calibrate(self.held_out)

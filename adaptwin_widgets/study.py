@@ -240,6 +240,7 @@ def run_study(
         "evaluations": {name: c.name for name, c in evaluations.items()},
         "seed": seed,
         "allocation": allocation,
+        "target_weight": target_weight,
     }
     for name, value in (("minutes", minutes), ("steps", steps)):
         if value is not None:

@@ -26,7 +26,7 @@ from plotly.offline import get_plotlyjs
 PLOTLY = "application/vnd.plotly.v1+json"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 STATE = "application/vnd.jupyter.widget-state+json"
-WIDTH = 900  # pixels of a still picture
+WIDTH = 820  # pixels of a still picture: the width of a cell in a window of 1280
 DRAW = """([figure, width]) => Plotly.toImage(
     {data: figure.data, layout: {...figure.layout, width, height: figure.layout.height || 450}}, {format: 'png'})"""
 

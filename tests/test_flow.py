@@ -109,11 +109,11 @@ def test_activation_aware_ranks_hurt_less_than_weight_only(tiny_en, stats, twins
 
 def test_sensitivity_is_measured_kept_and_used(tiny_en, speech, stats, twins, tmp_path):
     measure = lambda **more: aw.measure_sensitivity(  # noqa: E731
-        tiny_en, twins, stats, speech, levels=(0.5, 0.9), windows=2, cache=tmp_path, **more
+        tiny_en, twins, stats, speech, sides=["encoder"], levels=(0.5, 0.9), windows=2, cache=tmp_path, **more
     )
     before = copy.deepcopy(tiny_en.model.state_dict())
     found = measure()
-    assert set(found.curves) == set(twins_of(tiny_en.config))
+    assert set(found.curves) == {t for t in twins_of(tiny_en.config) if t.side == "encoder"}
     assert all(0 <= low < high for (_, low), (_, high) in found.curves.values())
     assert all(torch.equal(value, tiny_en.model.state_dict()[name]) for name, value in before.items())
     (file,) = tmp_path.glob("sensitivity-*.json")
@@ -125,34 +125,40 @@ def test_sensitivity_is_measured_kept_and_used(tiny_en, speech, stats, twins, tm
     assert by_damage.ranks != aw.RankPlan.for_budget(twins, encoder=0.3).ranks
 
 
-SETTINGS = aw.Settings(batch_size=1, check_every=2, warmup=2)
+SETTINGS = aw.Settings(learning_rate=2e-5, batch_size=2, check_every=2, warmup=4)
 
 
 @pytest.fixture(scope="module")
-def tuned(tiny_en, small, speech):
-    return aw.tune(small, teacher=tiny_en, speech=speech, steps=4, settings=SETTINGS)
+def tight(tiny_en, stats, twins):
+    """So small that a few steps must help."""
+    return aw.compress(tiny_en, aw.RankPlan.for_budget(twins, encoder=0.5), stats, spectra=twins)
 
 
-def test_tuning_lowers_the_held_out_loss_and_leaves_its_inputs_alone(tiny_en, small, tuned):
+@pytest.fixture(scope="module")
+def tuned(tiny_en, tight, speech):
+    return aw.tune(tight, teacher=tiny_en, speech=speech, steps=4, settings=SETTINGS)
+
+
+def test_tuning_lowers_the_held_out_loss_and_leaves_its_inputs_alone(tiny_en, tight, tuned):
     run = tuned.notes["tuning"]
     assert run["steps"] == 4 and run["audio_seconds_seen"] > 0
     assert run["held_out_best"] < run["held_out_before"]
-    assert tuned.config.ranks == small.config.ranks and tuned.notes["plan"] == small.notes["plan"]
+    assert tuned.config.ranks == tight.config.ranks and tuned.notes["plan"] == tight.notes["plan"]
     moved = {
         name
         for name, value in tuned.model.state_dict().items()
-        if not torch.equal(value, small.model.state_dict()[name])
+        if not torch.equal(value, tight.model.state_dict()[name])
     }
     assert moved and all(name.startswith("model.encoder.layers") for name in moved)
     assert not any(p.grad is not None for p in tiny_en.model.parameters())
 
 
-def test_a_resumed_run_equals_an_unbroken_one(tiny_en, small, speech, tuned, tmp_path):
+def test_a_resumed_run_equals_an_unbroken_one(tiny_en, tight, speech, tuned, tmp_path):
     job, file = aw.Job(), tmp_path / "run.tuning"
     arguments = {"teacher": tiny_en, "speech": speech, "steps": 4, "settings": SETTINGS, "checkpoint": file}
-    stopped = aw.tune(small, **arguments, job=job, on_progress=lambda p: job.cancel() if p.steps == 2 else None)
+    stopped = aw.tune(tight, **arguments, job=job, on_progress=lambda p: job.cancel() if p.steps == 2 else None)
     assert stopped.notes["tuning"]["stopped"] and stopped.notes["tuning"]["steps"] == 2
-    resumed = aw.tune(small, **arguments, resume=True)
+    resumed = aw.tune(tight, **arguments, resume=True)
     assert resumed.notes["tuning"]["steps"] == 4
     for name, value in tuned.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
@@ -214,8 +220,8 @@ def test_transformers_own_pipeline_and_generate(small, tmp_path):
     small.save_pretrained(tmp_path / "small")
     clip = aw.demo_speech()["target_dev"][0]
     ours = aw.transcribe(small, [clip], dtype="float32")[0].text
-    recogniser = pipeline("automatic-speech-recognition", model=str(tmp_path / "small"))
-    assert recogniser(clip.samples())["text"].strip() == ours
+    recogniser = pipeline("automatic-speech-recognition", model=str(tmp_path / "small"))  # searches with 5 beams
+    assert recogniser(clip.samples(), generate_kwargs={"num_beams": 1})["text"].strip() == ours
     long = torch.cat([torch.tensor(clip.samples())] * 12).numpy()  # longer than one window
     assert len(long) > 30 * 16000
     found = recogniser(long, return_timestamps=True)
