@@ -6,6 +6,7 @@ What is wrong with the input goes to standard error in one sentence, with exit s
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
@@ -280,7 +281,8 @@ def demo(
         if output.exists():
             raise InputError(f"{output} exists already; give the name of a new folder.")
         shutil.copytree(speech, output / "speech")
-        shutil.copytree(notebooks_folder(), output / "notebooks")
+        ignore = shutil.ignore_patterns("runs", ".ipynb_checkpoints")  # a checkout's own results
+        shutil.copytree(notebooks_folder(), output / "notebooks", ignore=ignore)
         speech = output / "speech"
     report({"speech": str(speech)}, as_json, f"The demonstration speech is in {speech}.")
 
@@ -290,12 +292,21 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except UsageError as error:
-        _fail(error.format_message())
+        _fail(error.format_message().rstrip(".") + _given_for(error))
     except InputError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _given_for(error: Any) -> str:
+    """What was written for the option that is wrong; Typer names the option only."""
+    options = getattr(getattr(error, "param", None), "opts", [])
+    for option, value in itertools.pairwise(sys.argv):
+        if option in options:
+            return f", not {value!r}."
+    return "."
 
 
 def _fail(message: str) -> None:
