@@ -107,7 +107,6 @@ class Lessons:
                 raise InputError(f"{corpus.name} has too few utterances to hold any out; give at least a handful.")
             training.append(samples_of(teacher, rest, seed, job))
             held_out += samples_of(teacher, kept, seed, job)[: max(2, 6 // len(corpora))]
-        self.teacher = teacher
         self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
         self.distance = Distance(teacher, resolve_dtype(dtype, teacher.device))
         self.prompt = teacher.prompt(language=training[0][0].language)

@@ -17,7 +17,7 @@ from adaptwin_widgets.plan import RankPlan, shape_of
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
-from adaptwin_widgets.tune import Settings, tune
+from adaptwin_widgets.tune import Settings, prepare, tune
 from adaptwin_widgets.whisper import Whisper
 
 ALLOCATIONS = ("measured", "energy")
@@ -53,7 +53,6 @@ class Recipe:
         self.model, self.speech, self.target_weight = model, list(speech), target_weight
         self.allocation, self.windows, self.seed, self.job = allocation, windows, seed, job
         self._damage = Sensitivity()
-        self._measured: set[str] = set()
 
     @property
     def shape(self) -> dict[str, int]:
@@ -77,10 +76,10 @@ class Recipe:
         """Measured damage of the twins of these sides; None where energies are to decide."""
         if self.allocation == "energy" or self.stats is None:
             return None
-        if missing := [side for side in sides if side not in self._measured]:
+        measured = {twin.side for twin in self._damage.curves}
+        if missing := [side for side in sides if side not in measured]:
             found = measure_sensitivity(self.model, self.spectra, self.stats, self.speech, sides=missing, job=self.job)
             self._damage = Sensitivity({**self._damage.curves, **found.curves}, found.fingerprint)
-            self._measured.update(missing)
         return self._damage
 
     @cached_property
@@ -90,16 +89,7 @@ class Recipe:
     @cached_property
     def lessons(self) -> Lessons:
         """The speech prepared for tuning, once for every tune."""
-        s = self.settings
-        return Lessons(
-            self.model,
-            self.speech,
-            batch_size=s.batch_size,
-            target_weight=s.target_weight,
-            dtype=s.dtype,
-            seed=s.seed,
-            job=self.job,
-        )
+        return prepare(self.model, self.speech, self.settings, self.job)
 
     def plan(self, method: str = "ours", **budget: Any) -> RankPlan:
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.

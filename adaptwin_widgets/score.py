@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.precision import resolve_dtype
 from adaptwin_widgets.speech import Corpus
@@ -99,13 +99,9 @@ class Score:
         >>> score.write_hypotheses("hypotheses.jsonl")                                   # doctest: +SKIP
         PosixPath('hypotheses.jsonl')
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            for hypothesis in self.hypotheses:
-                row = {**dataclasses.asdict(hypothesis), "errors": hypothesis.errors}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        return temporary.replace(path)
+        rows = ({**dataclasses.asdict(hypothesis), "errors": hypothesis.errors} for hypothesis in self.hypotheses)
+        write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        return Path(path)
 
 
 def evaluate(

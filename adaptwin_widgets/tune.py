@@ -90,16 +90,7 @@ def tune(
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
     _check(small, teacher, minutes, steps, corpora)
     job = ensure(job)
-    if lessons is None:
-        lessons = Lessons(
-            teacher,
-            corpora,
-            batch_size=settings.batch_size,
-            target_weight=settings.target_weight,
-            dtype=settings.dtype,
-            seed=settings.seed,
-            job=job,
-        )
+    lessons = lessons or prepare(teacher, corpora, settings, job)
     run = _Run(small, lessons, settings, Path(checkpoint) if checkpoint else None, job)
     if resume:
         run.restore()
@@ -107,6 +98,19 @@ def tune(
     run.go(began, limit, steps, on_progress)
     notes = {**small.notes, "tuning": {**run.summary(), "settings": asdict(settings)}}
     return Whisper(run.best_model(), small.processor, f"{small.name}, tuned", notes)
+
+
+def prepare(teacher: Whisper, corpora: Sequence[Corpus], settings: Settings, job: Job | None = None) -> Lessons:
+    """The speech made ready for tuning with these settings; many tunes can share it."""
+    return Lessons(
+        teacher,
+        corpora,
+        batch_size=settings.batch_size,
+        target_weight=settings.target_weight,
+        dtype=settings.dtype,
+        seed=settings.seed,
+        job=job,
+    )
 
 
 def _check(
