@@ -1,6 +1,10 @@
 """adaptwin_widgets: see where a Whisper is redundant, make it smaller, adapt it to one speaker."""
 
+from importlib import import_module
+from typing import Any
+
 from adaptwin_widgets.asterisk import asterisk_speech
+from adaptwin_widgets.attempt import run_study
 from adaptwin_widgets.compress import compress
 from adaptwin_widgets.demo import demo_speech
 from adaptwin_widgets.errors import InputError
@@ -8,21 +12,37 @@ from adaptwin_widgets.jobs import Cancelled, Job
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
 from adaptwin_widgets.observe import Statistics, observe
 from adaptwin_widgets.plan import RankPlan
+from adaptwin_widgets.planner import Planner
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.score import Score, evaluate, paired_difference
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
-from adaptwin_widgets.study import Study, run_study
+from adaptwin_widgets.study import Study
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.tune import Settings, tune
 from adaptwin_widgets.whisper import Whisper, load
+from adaptwin_widgets.workbench import Workbench
+from adaptwin_widgets.worker import Worker
 
 __version__ = "0.1.0"
 
+# The widgets load when they are asked for, so that scripts need no Jupyter.
+WIDGETS = {
+    "AtHand": "at_hand", "Frontier": "frontier", "Jobs": "jobs", "Listen": "listen", "RankPicker": "picker",
+    "SpectraView": "spectra", "Studio": "studio", "Tuner": "tuner",
+}  # fmt: skip
+
 __all__ = [
-    "Cancelled", "Corpus", "InputError", "Job", "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra",
-    "Statistics", "Study", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper", "asterisk_speech",
-    "compress", "demo_speech", "evaluate", "load", "measure_sensitivity", "observe", "paired_difference", "run_study",
-    "spectra", "transcribe", "tune",
+    "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner", "RankPicker",
+    "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "Statistics", "Studio", "Study",
+    "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper", "Workbench", "Worker",
+    "asterisk_speech", "compress", "demo_speech", "evaluate", "load", "measure_sensitivity", "observe",
+    "paired_difference", "run_study", "spectra", "transcribe", "tune",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in WIDGETS:
+        return getattr(import_module(f"adaptwin_widgets.widgets.{WIDGETS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

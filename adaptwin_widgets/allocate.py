@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -89,20 +89,56 @@ def allocate(
     """Meet a budget; see `RankPlan.for_budget`, which calls this."""
     budgets = _given(encoder=encoder, decoder=decoder, model=model, tau=tau)
     locked = tuple(locked)
-    before = cost(spectra.config)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
-        line = queue(spectra, _sides(name), sensitivity, locked)
+        line = queue(spectra, sides_of(name), sensitivity, locked)
         if name == "tau":
-            count = int(np.searchsorted(line.worth, value, side="right"))
+            ranks |= remove(spectra, line, int(np.searchsorted(line.worth, value, side="right")))
         else:
-            whole = getattr(before, name)
-            # An attention that is compressed at all folds its value bias away, whatever its ranks.
-            free = whole - getattr(cost(spectra.config, remove(spectra, line, 0)), name)
-            count = _count(line, value, whole, free, name, locked)
-        ranks |= remove(spectra, line, count)
-    method = "global sort by " + ("energy" if sensitivity is None else "measured damage")
+            ranks |= meet(spectra, line, name, value, bool(locked))
+    method = describe(sensitivity)
     return RankPlan(ranks, shape_of(spectra.config), spectra.source, locked, method, budgets)
+
+
+def meet(
+    spectra: Spectra,
+    line: Queue,
+    name: str,
+    fraction: float,
+    locked: bool = False,
+    fixed: Mapping[str, list[int]] | None = None,
+) -> dict[str, list[int]]:
+    """The ranks at which a part ("encoder", "decoder", "model") has lost a fraction of all its parameters.
+
+    line: what may go, in order, so that many budgets can share one sort. fixed: the ranks of twins that stay as they
+    are whatever happens; what they have lost counts. Raises InputError for a budget that cannot be met.
+    """
+    whole, free = _start(spectra, line, name, fixed)
+    _require_possible(fraction, _most(line, whole, free), name, locked)
+    wanted = fraction * whole - free
+    count = 0 if wanted <= 0 else int(np.searchsorted(line.freed, wanted - 1e-9, side="left")) + 1
+    return remove(spectra, line, count)
+
+
+def limit(spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None = None) -> float:
+    """The largest fraction of a part that can be removed."""
+    return _most(line, *_start(spectra, line, name, fixed))
+
+
+def _start(spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None) -> tuple[int, int]:
+    """All parameters of a part, and how many are gone before the queue moves."""
+    whole = getattr(cost(spectra.config), name)
+    # An attention that is compressed at all folds its value bias away, whatever its ranks.
+    return whole, whole - getattr(cost(spectra.config, {**(fixed or {}), **remove(spectra, line, 0)}), name)
+
+
+def _most(line: Queue, whole: int, free: int) -> float:
+    return (free + (int(line.freed[-1]) if len(line.freed) else 0)) / whole
+
+
+def describe(sensitivity: Sensitivity | None) -> str:
+    """How the ranks were chosen, in words."""
+    return "global sort by " + ("energy" if sensitivity is None else "measured damage")
 
 
 def uniform(
@@ -120,7 +156,7 @@ def uniform(
     budgets = _given(encoder=encoder, decoder=decoder, model=model)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
-        line = queue(spectra, _sides(name))
+        line = queue(spectra, sides_of(name))
         twins = dict.fromkeys(twin for twin, _ in line.heads)
 
         def at(share: float, twins: Iterable[Twin] = twins) -> dict[str, list[int]]:
@@ -146,11 +182,12 @@ def _given(**budgets: float | None) -> dict[str, float]:
     return given
 
 
-def _sides(name: str) -> tuple[str, ...]:
+def sides_of(name: str) -> tuple[str, ...]:
+    """The sides of the model a budget is about."""
     return (name,) if name in ("encoder", "decoder") else ("encoder", "decoder")
 
 
-def _require_possible(fraction: float, most: float, name: str, locked: tuple[str, ...] = ()) -> None:
+def _require_possible(fraction: float, most: float, name: str, locked: bool = False) -> None:
     if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
         raise InputError(f"{name}={fraction} is no fraction to remove; give a number from 0 up to 1, such as 0.45.")
     if fraction > most:
@@ -159,11 +196,3 @@ def _require_possible(fraction: float, most: float, name: str, locked: tuple[str
             f"{name}={fraction:g} cannot be met{kept}: at most {np.floor(most * 1000) / 1000:.3f} "
             f"of the {name}'s parameters can go; ask for less."
         )
-
-
-def _count(line: Queue, fraction: float, whole: int, free: int, name: str, locked: tuple[str, ...]) -> int:
-    """How many components have to go for a fraction of all parameters."""
-    most = (free + (int(line.freed[-1]) if len(line.freed) else 0)) / whole
-    _require_possible(fraction, most, name, locked)
-    wanted = fraction * whole - free
-    return 0 if wanted <= 0 else int(np.searchsorted(line.freed, wanted - 1e-9, side="left")) + 1

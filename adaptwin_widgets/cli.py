@@ -245,7 +245,7 @@ def study(
 ) -> None:
     """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""
     from adaptwin_widgets import Corpus, load
-    from adaptwin_widgets.study import run_study
+    from adaptwin_widgets.attempt import run_study
 
     try:
         fractions = [float(p) for p in points.split(",")]

@@ -58,6 +58,14 @@ def samples_of(teacher: Whisper, corpus: Corpus, seed: int, job: Job) -> list[Sa
     return [Sample(w, t.tokens, t.language) for w, t in zip(windows, texts, strict=True)]
 
 
+def held_out_of(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
+    """(to learn from, held out): a split by prompt that is the same every time."""
+    rest, kept = corpus.split(1 - HELD_OUT, by="prompt", seed=seed)
+    if not (len(rest) and len(kept)):
+        raise InputError(f"{corpus.name} has too few utterances to hold any out; give at least a handful.")
+    return rest, kept
+
+
 class Order:
     """An endless, seeded order of samples in which each corpus has its share of every epoch.
 
@@ -102,9 +110,7 @@ class Lessons:
         job = ensure(job)
         training, held_out = [], []
         for corpus in corpora:
-            rest, kept = corpus.split(1 - HELD_OUT, by="prompt", seed=seed)
-            if not (len(rest) and len(kept)):
-                raise InputError(f"{corpus.name} has too few utterances to hold any out; give at least a handful.")
+            rest, kept = held_out_of(corpus, seed)
             training.append(samples_of(teacher, rest, seed, job))
             held_out += samples_of(teacher, kept, seed, job)[: max(2, 6 // len(corpora))]
         self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from transformers import WhisperForConditionalGeneration
 
 from adaptwin_widgets.packed import PackedAttention, packed_attention
-from adaptwin_widgets.precision import fused_attention
+from adaptwin_widgets.precision import fused_attention, short_memory
 
 QUERIES = 500  # encoder queries a block of scores: 500 x 1500 x 2 bytes stay near the core that made them
+EDGE = 16  # frames of padding behind the speech, and before the window's end, that the convolutions see
 CANDIDATES = 8  # tokens a 16-bit format may confuse; the best of so many is chosen in float32
 
 
@@ -96,7 +97,9 @@ class Memory:
     """What a batch of B utterances has heard and written so far: keys and values of every decoder layer.
 
     heard: for each layer keys [B, H, 1500, Dk] and values [B, H, Dv, 1500] (transposed, because a
-    matrix-vector product reads its matrix row by row). written: keys [B, H, L, Dk] and values [B, H, L, Dv].
+    matrix-vector product reads its matrix row by row); in 16 bits both [B, H, 1500, D], D the larger dimension,
+    zeros behind the smaller one, as torch's fused kernel reads them. written: keys [B, H, L, Dk] and values
+    [B, H, L, Dv].
     rows: utterances still being written. length: tokens written of each.
     """
 
@@ -145,6 +148,8 @@ class Engine:
         # On a CPU the decoder's small products are bound by memory and calls, and for a single query 16-bit
         # kernels are the slower ones; so there only the encoder, nearly all of the work, is in 16 bits.
         self.fine = torch.float32 if self.device.type == "cpu" else dtype
+        # What is heard is computed in 16 bits; kept so, it loses nothing, and a step reads half as much memory.
+        self.short = short_memory(self.device, dtype)
         encoder, decoder = model.model.encoder, model.model.decoder
         self.frames = encoder.config.max_source_positions
         self.convolutions = [
@@ -208,14 +213,27 @@ class Engine:
 
     def encode(self, features: Tensor) -> Tensor:
         """The encoder's output [B, 1500, d] for log-mel features [B, mels, 3000]."""
-        x = features.float()
-        for weight, bias, stride, padding in self.convolutions:
-            x = F.gelu(F.conv1d(x, weight, bias, stride, padding))
-        x = x.transpose(1, 2) + self.encoder_positions
+        x = self._convolve(features.float()).transpose(1, 2) + self.encoder_positions
         for attention, feed_forward in self.encoder_layers:
             x += attention.out(attend(*attention.split(attention.norm(x).to(self.dtype)), self.fused))
             x += feed_forward(feed_forward.norm(x).to(self.dtype))
         return self.encoder_norm(x).to(self.dtype)
+
+    def _convolve(self, features: Tensor) -> Tensor:
+        """Both convolutions [B, d, 1500]. Behind the speech all frames are alike, and so is what comes of them: it is
+        computed once and repeated, which gives the same numbers."""
+        frames = features.shape[-1]
+        different = (features != features[..., -1:]).any(1).any(0).nonzero()
+        heard = int(different[-1]) + 1 if len(different) else 0
+        kept = min(frames, (heard + EDGE + 1) // 2 * 2)
+        alike = frames - kept - EDGE
+        x = torch.cat([features[..., :kept], features[..., -EDGE:]], -1) if alike > 0 else features
+        for weight, bias, stride, padding in self.convolutions:
+            x = F.gelu(F.conv1d(x, weight, bias, stride, padding))
+        if alike <= 0:
+            return x
+        start, end = x[..., : kept // 2], x[..., kept // 2 :]
+        return torch.cat([start, start[..., -3:-2].expand(-1, -1, alike // 2), end], -1)
 
     def memory(self, rows: int, tokens: int) -> Memory:
         """Room for `rows` utterances of at most `tokens` tokens, prompt included."""
@@ -223,23 +241,32 @@ class Engine:
         def room(*shape: int) -> Tensor:
             return torch.empty(shape, dtype=self.fine, device=self.device)
 
-        heard = [
-            (room(rows, c.heads, self.frames, c.key_dim), room(rows, c.heads, c.value_dim, self.frames))
-            for _, c, _ in self.decoder_layers
-        ]
+        def heard(c: CrossAttention) -> tuple[Tensor, Tensor]:
+            if self.short:
+                shape = (rows, c.heads, self.frames, max(c.key_dim, c.value_dim))
+                keys, values = (torch.zeros(shape, dtype=self.dtype, device=self.device) for _ in range(2))
+                return keys, values
+            keys = room(rows, c.heads, self.frames, c.key_dim)
+            return keys, room(rows, c.heads, c.value_dim, self.frames)
+
         written = [
             (room(rows, a.heads, tokens, a.key_dim), room(rows, a.heads, tokens, a.value_dim))
             for a, _, _ in self.decoder_layers
         ]
-        return Memory(heard, written, rows)
+        return Memory([heard(cross) for _, cross, _ in self.decoder_layers], written, rows)
 
     def listen(self, features: Tensor, memory: Memory, row: int) -> None:
         """Encode windows [B, mels, 3000] and lay down what the decoder needs of them, from `row` on."""
         states = self.encode(features)
         rows = slice(row, row + len(features))
         for (_, cross, _), (keys, values) in zip(self.decoder_layers, memory.heard, strict=True):
-            keys[rows] = cross.key(states).unflatten(-1, (cross.heads, -1)).transpose(1, 2)
-            values[rows] = cross.value(states).transpose(1, 2).unflatten(1, (cross.heads, -1))
+            key, value = (m(states).unflatten(-1, (cross.heads, -1)) for m in (cross.key, cross.value))
+            if self.short:
+                keys[rows, ..., : cross.key_dim] = key.transpose(1, 2)
+                values[rows, ..., : cross.value_dim] = value.transpose(1, 2)
+            else:
+                keys[rows] = key.transpose(1, 2)
+                values[rows] = value.permute(0, 2, 3, 1)
 
     def step(self, tokens: Sequence[Sequence[int]], memory: Memory, first: bool = False) -> Tensor:
         """Write tokens [B][t] (the prompt, or one each) and return the likeliest next ones [B]."""
@@ -274,12 +301,22 @@ class Engine:
                 scores += torch.full((count, end), -torch.inf, device=self.device).triu(start + 1)
             x += attention.out(_join(scores.softmax(-1) @ values.flatten(0, 1), rows))
 
-            q = cross.query(cross.norm(x).to(self.fine)).unflatten(-1, (cross.heads, -1)).permute(0, 2, 3, 1)
-            keys, values = (tensor[:rows].flatten(0, 1) for tensor in heard)
-            weights = (keys @ q.flatten(0, 1)).transpose(1, 2).softmax(-1).transpose(1, 2)
-            x += cross.out(_join((values @ weights).transpose(1, 2), rows))
+            q = cross.query(cross.norm(x).to(self.fine)).unflatten(-1, (cross.heads, -1))
+            x += cross.out(self._recall(q, heard, cross, rows))
             x += feed_forward(feed_forward.norm(x).to(self.fine))
         return self.decoder_norm(x[:, -1])
+
+
+    def _recall(self, q: Tensor, heard: tuple[Tensor, Tensor], cross: CrossAttention, rows: int) -> Tensor:
+        """Attention of the tokens' queries [B, t, H, Dk] to what was heard, [B, t, H * Dv]."""
+        if self.short:
+            keys, values = (tensor[:rows] for tensor in heard)
+            q = F.pad(q.transpose(1, 2), (0, keys.shape[-1] - cross.key_dim)).to(self.dtype)
+            mixed = F.scaled_dot_product_attention(q, keys, values, scale=1.0)[..., : cross.value_dim]
+            return mixed.transpose(1, 2).flatten(2).to(self.fine)
+        keys, values = (tensor[:rows].flatten(0, 1) for tensor in heard)
+        weights = (keys @ q.permute(0, 2, 3, 1).flatten(0, 1)).transpose(1, 2).softmax(-1).transpose(1, 2)
+        return _join((values @ weights).transpose(1, 2), rows)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, fused: bool) -> Tensor:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from html import escape
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
+
+from adaptwin_widgets.frontier import Goal, Scene, scene
 
 if TYPE_CHECKING:
     from adaptwin_widgets.plan import RankPlan
@@ -17,7 +22,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette: told apart with every kind of colour vision, on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
-NAMES = {"WER": "Word error rate", "CER": "Character error rate"}
+REDUCTIONS = (("encoder", "encoder_reduction"), ("model", "model_reduction"))
+KEY = "Filled: after tuning; hollow: before. Bars: 95 % intervals. Line: no other point is both smaller and better."
 TITLES = {
     ("encoder", "query_key"): "Encoder: query-key",
     ("encoder", "value_output"): "Encoder: value-output",
@@ -30,69 +36,130 @@ TITLES = {
 }
 
 
-def frontier(study: Study) -> go.Figure:
-    """Word error rate against the share of the encoder removed, one colour and marker an evaluation set.
+def frontier(study: Study, *, axis: str = "encoder", goal: Goal | None = None, dark: bool = False) -> go.Figure:
+    """Word error rate against compression, one colour and marker an evaluation set.
 
-    Filled: tuned (or the original); hollow: the same plan before tuning. Bars: 95 % bootstrap intervals over
-    utterances. The dotted line is the original's level.
+    Filled: tuned (or the original); hollow: the same plan before tuning, joined to it. Bars: 95 % bootstrap intervals
+    over utterances. The line joins the points that no other beats in both; the dotted one is the original's level.
+    axis: "encoder", "model" (percent removed), "size" (MB in float16) or "speed" (seconds of speech a second). goal: a
+    `Goal`, shaded. dark: for a dark page.
     """
-    table = study.frame()
-    figure = go.Figure()
-    if len(table):
-        metric = table["metric"].iloc[0].upper() if "metric" in table else "WER"
-        table = table.assign(x=100 * table["encoder_reduction"])
-        for i, (name, own) in enumerate(table.groupby("evaluation", sort=False)):
-            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
-            shift = (i - (table["evaluation"].nunique() - 1) / 2) * 0.5  # so that bars do not hide each other
-            final = own[own["stage"] != "untuned"] if (own["stage"] == "tuned").any() else own
-            untuned = own[own["stage"] == "untuned"]
-            figure.add_trace(_points(final, str(name), colour, marker, shift, metric, lines=True))
-            if len(untuned) and len(final) != len(own):
-                figure.add_trace(
-                    _points(
-                        untuned,
-                        f"{name}, before tuning",
-                        colour,
-                        f"{marker}-open",
-                        shift - 1,  # beside the tuned point, not under it
-                        metric,
-                        lines=False,
-                    )
-                )
-            original = own[own["stage"] == "original"]
-            if len(original):
-                figure.add_hline(y=original["wer"].iloc[0], line={"color": colour, "dash": "dot", "width": 1})
-        figure.update_yaxes(title=f"{NAMES[metric]}, %", rangemode="tozero", zeroline=False)
-    source = study.about.get("model", "")
-    figure.update_xaxes(title="Encoder parameters removed, %", zeroline=False)
-    figure.update_layout(
-        title={"text": f"Word errors against compression, {source}", "x": 0.02},
-        template="plotly_white", legend={"orientation": "h", "y": -0.16, "x": 0}, hovermode="closest",
-        margin={"l": 70, "r": 30, "t": 60, "b": 60}, height=480,
-    )  # fmt: skip
-    return figure
+    drawn = scene(study, axis=axis, goal=goal)
+    return go.Figure(frontier_traces(drawn), frontier_layout(drawn, dark=dark))
 
 
-def _points(
-    rows: pd.DataFrame, name: str, colour: str, marker: str, shift: float, metric: str, lines: bool
-) -> go.Scatter:
-    rows = rows.sort_values("x")
-    text = [
-        f"<b>{r['try']}</b> ({r['stage']})<br>{metric} {r['wer']:.2f} % [{r['wer_low']:.2f}, {r['wer_high']:.2f}]"
-        f"<br>encoder −{100 * r['encoder_reduction']:.1f} %, model −{100 * r['model_reduction']:.1f} %"
-        f"<br>{r['parameters_after'] / 1e6:.2f} M parameters"
-        for _, r in rows.iterrows()
-    ]
-    return go.Scatter(
-        x=rows["x"] + shift, y=rows["wer"], name=name, mode="lines+markers" if lines else "markers",
-        marker={"symbol": marker, "size": 11, "line": {"width": 1.5, "color": colour}}, line={"color": colour},
-        opacity=1.0 if lines else 0.65,
-        error_y={
-            "type": "data", "symmetric": False, "array": rows["wer_high"] - rows["wer"],
-            "arrayminus": rows["wer"] - rows["wer_low"], "thickness": 1.2, "width": 4,
+def frontier_traces(drawn: Scene) -> list[dict[str, Any]]:
+    """Four traces an evaluation set, always: what was before and after tuning joined, the Pareto line, the hollow
+    points, the filled ones. Their customdata is the name of the try."""
+    found = []
+    for i, name in enumerate(drawn.evaluations):
+        colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
+        own = drawn.of(name)
+        hollow = own["stage"] == "untuned"
+        best = own[own["pareto"]]
+        joined = [value for before, after in drawn.joined(name) for value in (before, after, None)]
+        common = {"type": "scatter", "legendgroup": name}
+        found += [
+            {**common, **_line(joined, colour, 1), "name": f"{name}, before tuning"},
+            {**common, **_line([row for _, row in best.iterrows()], colour, 2), "name": name},
+            {**common, **_marks(own[hollow], colour, f"{marker}-open"), "name": f"{name}, before tuning",
+             "opacity": 0.65},
+            {**common, **_marks(own[~hollow], colour, marker), "name": name},
+        ]  # fmt: skip
+    return found
+
+
+def _line(rows: Sequence[pd.Series | None], colour: str, width: float) -> dict[str, Any]:
+    return {
+        "x": [None if row is None else float(row["at"]) for row in rows],
+        "y": [None if row is None else float(row["wer"]) for row in rows],
+        "text": [], "customdata": [], "error_y": {"array": [], "arrayminus": []},
+        "mode": "lines", "line": {"color": colour, "width": width}, "hoverinfo": "skip", "showlegend": False,
+    }  # fmt: skip
+
+
+def _marks(rows: pd.DataFrame, colour: str, marker: str) -> dict[str, Any]:
+    high, low = (rows[key].fillna(rows["wer"]) for key in ("wer_high", "wer_low"))
+    return {
+        "x": rows["at"].tolist(), "y": rows["wer"].tolist(), "customdata": rows["try"].tolist(),
+        "text": [_hover(row) for _, row in rows.iterrows()], "hoverinfo": "text", "mode": "markers",
+        "marker": {"symbol": marker, "size": 11, "color": colour, "line": {"width": 1.5, "color": colour}},
+        "line": {"color": colour},
+        "error_y": {
+            "type": "data", "symmetric": False, "array": (high - rows["wer"]).tolist(),
+            "arrayminus": (rows["wer"] - low).tolist(), "thickness": 1.2, "width": 4, "color": colour,
         },
-        text=text, hoverinfo="text+name",
-    )  # fmt: skip
+        "showlegend": len(rows) > 0,
+    }  # fmt: skip
+
+
+def _hover(row: pd.Series) -> str:
+    """All that is known of a point, a line each; names and notes are a person's and must not be read as tags."""
+    interval = f" [{row['wer_low']:.2f}, {row['wer_high']:.2f}]" if pd.notna(row["wer_low"]) else ""
+    lines = [
+        f"<b>{escape(row['try'])}</b> ({row['stage']}), {escape(row['evaluation'])}",
+        f"{row['metric'].upper()} {row['wer']:.2f} %{interval}",
+    ]
+    if pd.notna(row["difference"]):
+        interval = f" [{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]"
+        lines.append(f"{row['difference']:+.2f} points to the original{interval}")
+    shares = [f"{part} −{100 * row[key]:.1f} %" for part, key in REDUCTIONS if pd.notna(row[key])]
+    lines.append(", ".join(shares))
+    if pd.notna(row["parameters_after"]):
+        lines.append(f"{row['parameters_after'] / 1e6:.2f} M parameters")
+    if pd.notna(row["speed"]):
+        lines.append(f"{row['speed']:.1f} s of speech a second")
+    if row["note"]:
+        lines.append(f"<i>{'<br>'.join(map(escape, wrap(row['note'], 60)))}</i>")
+    return "<br>".join(filter(None, lines))
+
+
+def frontier_layout(drawn: Scene, *, dark: bool = False) -> dict[str, Any]:
+    """Axes, the originals' levels, the goal's regions, and arrows to points above the picture."""
+    return {
+        "title": {"text": drawn.title, "x": 0.02, "subtitle": {"text": KEY}},
+        "template": "plotly_dark" if dark else "plotly_white",
+        "legend": {"orientation": "h", "y": -0.16, "x": 0},
+        "hovermode": "closest", "height": 500, "margin": {"l": 70, "r": 30, "t": 80, "b": 60},
+        "xaxis": {"title": {"text": drawn.axis.label}, "range": list(drawn.x_range), "zeroline": False},
+        "yaxis": {"title": {"text": drawn.y_title}, "range": list(drawn.y_range), "zeroline": False},
+        "shapes": _shapes(drawn), "annotations": _annotations(drawn),
+    }  # fmt: skip
+
+
+def _shapes(drawn: Scene) -> list[dict[str, Any]]:
+    found = []
+    for region in drawn.regions:
+        colour = _colour(drawn, region.evaluation)
+        corners = {"x0": region.start, "x1": drawn.x_range[1], "y1": region.top}
+        found += [
+            {"type": "rect", **corners, "y0": 0, "fillcolor": colour, "opacity": 0.1, "line": {"width": 0},
+             "layer": "below"},
+            {"type": "line", **corners, "y0": region.top, "line": {"color": colour, "width": 1, "dash": "dash"},
+             "layer": "below"},
+        ]  # fmt: skip
+    for name, row in drawn.originals.items():
+        level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": row["wer"], "y1": row["wer"]}
+        found.append({**level, "line": {"color": _colour(drawn, name), "dash": "dot", "width": 1}, "layer": "below"})
+    return found
+
+
+def _annotations(drawn: Scene) -> list[dict[str, Any]]:
+    labels = [
+        {"text": escape(region.label), "x": drawn.x_range[1], "y": region.top, "xanchor": "right", "yanchor": "bottom",
+         "showarrow": False, "font": {"size": 11}}
+        for region in drawn.regions
+    ]  # fmt: skip
+    arrows = [
+        {"text": f"{row['wer']:.0f} %", "x": row["at"], "y": drawn.y_range[1], "ax": 0, "ay": 22, "arrowhead": 2,
+         "arrowcolor": _colour(drawn, row["evaluation"]), "font": {"size": 11}}
+        for _, row in drawn.beyond.iterrows()
+    ]  # fmt: skip
+    return labels + arrows
+
+
+def _colour(drawn: Scene, evaluation: str) -> str:
+    return COLOURS[drawn.evaluations.index(evaluation) % len(COLOURS)]
 
 
 def spectra(

@@ -91,6 +91,12 @@ class Recipe:
         """The speech prepared for tuning, once for every tune."""
         return prepare(self.model, self.speech, self.settings, self.job)
 
+    def prepare(self, speech: Sequence[Corpus], settings: Settings) -> Lessons:
+        """Speech made ready for tuning with these settings; what `lessons` holds already is not made again."""
+        if [c.name for c in speech] == [c.name for c in self.speech] and settings == self.settings:
+            return self.lessons
+        return prepare(self.model, speech, settings, self.job)
+
     def plan(self, method: str = "ours", **budget: Any) -> RankPlan:
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 

@@ -152,6 +152,24 @@ def spectra(model: Whisper, stats: Statistics | None = None, *, job: Job | None 
     return result
 
 
+def single_spectra(model: nn.Module, twin: Twin) -> tuple[tuple[str, str], np.ndarray, np.ndarray]:
+    """What the two matrices of a twin look like alone: their names and singular values [heads, full rank] each,
+    descending; for a feed-forward pair the norms of each neuron's row and column."""
+    if twin.kind == "feed_forward":
+        layer = layer_of(model, twin.part, twin.layer)
+        norms = (layer.fc1.weight.norm(dim=1), layer.fc2.weight.norm(dim=0))
+        first, second = (n.detach().double().sort(descending=True).values[None].cpu().numpy() for n in norms)
+        return ("rows of the first matrix", "columns of the second matrix"), first, second
+    heads = attention_of(model, twin.part, twin.layer).num_heads
+    wq, _, wk, wv, _, wo, _ = attention_weights(model, twin.part, twin.layer)
+    if twin.kind == "query_key":
+        names, pair = ("query matrix", "key matrix"), (by_head(wq, heads), by_head(wk, heads))
+    else:
+        names, pair = ("value matrix", "output matrix"), (by_head(wv, heads), wo.unflatten(0, (heads, -1)).mT)
+    first, second = (torch.linalg.svdvals(m).cpu().numpy() for m in pair)
+    return names, first, second
+
+
 def check_statistics(config: WhisperConfig, twin: Twin, stats: Statistics | None) -> None:
     """Raise InputError when the statistics were not gathered from a model of this shape."""
     if stats is None:

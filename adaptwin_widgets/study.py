@@ -1,7 +1,7 @@
 """Study: tries on disk, one record each, and the frontier they draw.
 
-A folder holds ``study.json`` (what is studied), ``records.jsonl`` (one line a try, only ever appended to),
-``points/<name>/`` (plan and model of every try) and ``frontier.html``.
+A folder holds ``study.json`` (what is studied), ``records.jsonl`` (one line a try, appended to; only its note can be
+changed), ``points/<name>/`` (plan and model of every try) and ``frontier.html``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,11 +22,8 @@ import pandas as pd
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.figures import frontier
 from adaptwin_widgets.files import write_atomically
-from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.plan import RankPlan
-from adaptwin_widgets.recipe import Recipe
-from adaptwin_widgets.score import evaluate, score_texts
-from adaptwin_widgets.speech import Corpus, require_disjoint
+from adaptwin_widgets.versus import compare
 from adaptwin_widgets.whisper import Whisper, load
 
 FORMAT = 1
@@ -75,6 +72,8 @@ class Study:
         self.folder = Path(folder)
         self.about: dict[str, Any] = dict(about or {})
         self.records: list[Record] = []
+        self.listeners: list[Callable[[], None]] = []  # called after every new or changed record
+        self._lock = threading.RLock()  # a note may be written while the worker adds a record
         head = self.folder / "study.json"
         if head.is_file():
             self._open(head)
@@ -119,12 +118,35 @@ class Study:
         record.versions = record.versions or versions()
         record.time = record.time or datetime.now(UTC).isoformat(timespec="seconds")
         path = self.folder / "records.jsonl"
-        self._drop_torn_line(path)
-        with path.open("ab") as file:
-            file.write((json.dumps(asdict(record), ensure_ascii=False) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
-        self.records.append(record)
+        with self._lock:
+            self._drop_torn_line(path)
+            with path.open("ab") as file:
+                file.write((json.dumps(asdict(record), ensure_ascii=False) + "\n").encode())
+                file.flush()
+                os.fsync(file.fileno())
+            self.records.append(record)
+        self._tell()
+
+    def annotate(self, name: str, text: str) -> None:
+        """Change the note on a try, in memory and on disk; the file's other lines stay as they are.
+
+        Raises InputError for an unknown try.
+        """
+        if name not in self:
+            raise InputError(f"There is no try called {name!r} in this study.")
+        path = self.folder / "records.jsonl"
+        with self._lock:
+            lines = path.read_bytes().split(b"\n")
+            for i, line in enumerate(lines[:-1]):  # the last is empty, or torn by a kill
+                if line and (row := json.loads(line)).get("name") == name:
+                    lines[i] = json.dumps({**row, "note": str(text)}, ensure_ascii=False).encode()
+            write_atomically(path, b"\n".join(lines))
+            self[name].note = str(text)
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in list(self.listeners):
+            listener()
 
     @staticmethod
     def _drop_torn_line(path: Path) -> None:
@@ -135,6 +157,15 @@ class Study:
     def point(self, name: str) -> Path:
         """The folder of a try."""
         return self.folder / "points" / name
+
+    def hypotheses_file(self, name: str, evaluation: str) -> Path:
+        """Where every utterance's text of a try and an evaluation set is."""
+        return self.point(name) / f"{evaluation}.hypotheses.jsonl"
+
+    def hypotheses(self, name: str, evaluation: str) -> list[dict[str, Any]]:
+        """Every utterance's reference and hypothesis of a try, as `Score.write_hypotheses` wrote them."""
+        lines = self.hypotheses_file(name, evaluation).read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
 
     def plan(self, name: str) -> RankPlan:
         """The plan of a try; raises KeyError for the original and for unknown names."""
@@ -157,12 +188,17 @@ class Study:
                       "original" if record.plan is None else "untuned": record.scores}  # fmt: skip
             for stage, scores in stages.items():
                 for name, score in scores.items():
-                    rows.append({"try": record.name, "stage": stage, "evaluation": name, **record.sizes, **score})
+                    where = {"try": record.name, "stage": stage, "evaluation": name}
+                    rows.append({**where, **record.sizes, **score, "note": record.note})
         return pd.DataFrame(rows)
 
-    def figure(self) -> Any:  # a plotly Figure; only `figures` knows plotly
-        """The frontier as a plotly figure; see `figures.frontier`."""
-        return frontier(self)
+    def compare(self, first: str, second: str) -> pd.DataFrame:
+        """Two tries beside each other: sizes, errors with paired intervals, speed, ranks; see `versus.compare`."""
+        return compare(self, first, second)
+
+    def figure(self, **options: Any) -> Any:  # a plotly Figure; only `figures` knows plotly
+        """The frontier as a plotly figure; for the options (axis, goal, dark) see `figures.frontier`."""
+        return frontier(self, **options)
 
     def draw(self) -> Path:
         """Write ``frontier.html``, a page that needs no network, and return its path."""
@@ -191,115 +227,6 @@ def _read_records(path: Path) -> Iterator[Record]:
 def versions() -> dict[str, str]:
     """Python and the packages a result depends on."""
     return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-
-
-def run_study(
-    model: Whisper,
-    speech: Sequence[Corpus],
-    evaluations: Mapping[str, Corpus],
-    *,
-    points: Sequence[float],
-    folder: str | Path,
-    minutes: float | None = None,
-    steps: int | None = None,
-    target_weight: float = 0.5,
-    allocation: str = "measured",
-    windows: int = 40,
-    seed: int = 0,
-    job: Job | None = None,
-) -> Study:
-    """Compress, tune and evaluate at every point; each is a record, and the frontier is redrawn after each.
-
-    model: a `Whisper`. speech: corpora to observe and tune on, the target speaker's first. evaluations: by name,
-    the corpora to score. points: fractions of the encoder's parameters to remove. minutes or steps: of tuning, a
-    point; neither: no tuning. The original is always the first record. Killed and called again, it goes on with
-    the point, and within it the tuning step, at which it stopped.
-
-    >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
-    >>> demo = aw.demo_speech()                                                           # doctest: +SKIP
-    >>> study = aw.run_study(aw.load("tiny.en"), [demo["target_train"]], {"target": demo["target_dev"]},
-    ...                      points=[0.3], minutes=1, folder="run")                       # doctest: +SKIP
-
-    Raises InputError when evaluation speech shares a recording or a prompt with the speech that is tuned on.
-    """
-    for corpus in speech:
-        for evaluation in evaluations.values():
-            require_disjoint(corpus, evaluation)
-    recipe = Recipe(
-        model,
-        list(speech),
-        target_weight=target_weight,
-        allocation=allocation,
-        windows=windows,
-        seed=seed,
-        job=job,
-    )
-    about = {
-        "model": model.source,
-        "speech": [c.name for c in speech],
-        "evaluations": {name: c.name for name, c in evaluations.items()},
-        "seed": seed,
-        "allocation": allocation,
-        "target_weight": target_weight,
-    }
-    for name, value in (("minutes", minutes), ("steps", steps)):
-        if value is not None:
-            about[name] = value
-    plans = {point_name(p): p for p in sorted(points)}
-    study = Study(folder, about)
-    scorer = _Scorer(study, evaluations, job)
-    if "original" not in study:
-        began = time.monotonic()
-        sizes = RankPlan({}, recipe.shape).reductions
-        study.add(Record("original", sizes, scorer(model, "original"), seed=seed, seconds=time.monotonic() - began))
-        study.draw()
-    for name, fraction in plans.items():
-        if name in study:
-            continue
-        began = time.monotonic()
-        place = study.point(name)
-        plan = recipe.plan(encoder=fraction)
-        plan.save(place / "plan.json")
-        small = recipe.compress(plan)
-        record = Record(name, plan.reductions, scorer(small, name), plan=plan.to_dict(), seed=seed)
-        if minutes is not None or steps is not None:
-            state = place / "tuning.safetensors"
-            small = recipe.tune(small, minutes=minutes, steps=steps, checkpoint=state, resume=state.is_file())
-            record.untuned, record.scores = record.scores, scorer(small, name)
-            record.tuning = small.notes["tuning"]
-            state.unlink(missing_ok=True)
-        small.save_pretrained(place / "model")
-        record.model = (place / "model").relative_to(study.folder).as_posix()
-        record.seconds = time.monotonic() - began
-        study.add(record)
-        study.draw()
-    return study
-
-
-class _Scorer:
-    """Scores a model on every evaluation set, paired with the original; keeps every hypothesis in a file."""
-
-    def __init__(self, study: Study, evaluations: Mapping[str, Corpus], job: Job | None):
-        self.study, self.evaluations, self.job = study, evaluations, job
-
-    def file(self, point: str, evaluation: str) -> Path:
-        return self.study.point(point) / f"{evaluation}.hypotheses.jsonl"
-
-    def __call__(self, whisper: Whisper, point: str) -> dict[str, dict[str, Any]]:
-        found = {}
-        for name, corpus in self.evaluations.items():
-            original = None
-            if point != "original":
-                lines = self.file("original", name).read_text(encoding="utf-8").splitlines()
-                rows = [json.loads(line) for line in lines]
-                language = self.study["original"].scores[name]["language"]
-                references, hypotheses, ids = ([r[k] for r in rows] for k in ("reference", "hypothesis", "id"))
-                original = score_texts(references, hypotheses, ids, language)
-            score = evaluate(whisper, corpus, against=original, job=self.job)
-            self.file(point, name).parent.mkdir(parents=True, exist_ok=True)
-            score.write_hypotheses(self.file(point, name))
-            found[name] = score.to_dict()
-        return found
 
 
 def point_name(fraction: float) -> str:

@@ -67,6 +67,7 @@ def tune(
     checkpoint: str | Path | None = None,
     resume: bool = False,
     lessons: Lessons | None = None,
+    watch: Callable[[Whisper], float] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     job: Job | None = None,
 ) -> Whisper:
@@ -75,8 +76,10 @@ def tune(
     speech: one corpus or several, the first is the target speaker's. minutes or steps: when to stop; minutes
     include everything from the call to the return, and what a resumed run had used before. checkpoint: a file that
     keeps the state of the run, written every half minute and at the end, from which `resume` goes on. lessons: what
-    an earlier tune prepared of the same speech. A cancelled job ends the run early with the best state so far. The
-    result's ``notes["tuning"]`` tells steps, seconds, audio seen and losses.
+    an earlier tune prepared of the same speech. watch: measures a model as it is (its word errors, say) at every
+    look at the held-out loss, kept in the history as "wer". on_progress: called after every step. A cancelled job
+    ends the run early with the best state so far. The result's ``notes["tuning"]`` tells steps, seconds, audio seen
+    and losses.
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
     >>> speech = aw.demo_speech()["target_train"]                                                 # doctest: +SKIP
@@ -91,7 +94,7 @@ def tune(
     _check(small, teacher, minutes, steps, corpora)
     job = ensure(job)
     lessons = lessons or prepare(teacher, corpora, settings, job)
-    run = _Run(small, lessons, settings, Path(checkpoint) if checkpoint else None, job)
+    run = _Run(small, lessons, settings, Path(checkpoint) if checkpoint else None, job, watch)
     if resume:
         run.restore()
     limit = minutes * 60 if minutes is not None else None
@@ -136,8 +139,12 @@ def _check(
 class _Run:
     """One run: the model being tuned, its optimiser, and the best state so far."""
 
-    def __init__(self, small: Whisper, lessons: Lessons, settings: Settings, file: Path | None, job: Job):
+    def __init__(
+        self, small: Whisper, lessons: Lessons, settings: Settings, file: Path | None, job: Job,
+        watch: Callable[[Whisper], float] | None = None,
+    ):  # fmt: skip
         torch.manual_seed(settings.seed)
+        self.watch, self.small = watch, small
         self.settings, self.file, self.job, self.lessons = settings, file, job, lessons
         self.progress = Progress()
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
@@ -184,6 +191,7 @@ class _Run:
         try:
             if self.progress.steps == 0:
                 timed("check", self.check)
+                report()
             while room():
                 done, total = spent()
                 timed("step", functools.partial(self.step, done / total))
@@ -229,6 +237,8 @@ class _Run:
         loss = sum(losses) / len(losses)
         record: dict[str, float] = self.progress.history[-1] if self.progress.history else {"step": 0}
         record["held_out"] = loss
+        if self.watch:
+            record["wer"] = self.watch(Whisper(self.network, self.small.processor, self.small.source))
         if not self.progress.history:
             self.progress.history.append(record)
         if loss < self.progress.best:

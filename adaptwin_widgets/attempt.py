@@ -1,0 +1,268 @@
+"""One try, from a plan to a record of its study; and a study of several, one after the other.
+
+Everything a try needs to go on after a kill is in its folder: ``plan.json``, ``try.json`` (how it is made, and its
+score before tuning), ``model`` (compressed, later tuned) and ``tuning.safetensors`` (where the tune is).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adaptwin_widgets.distill import Lessons, held_out_of
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.files import write_atomically
+from adaptwin_widgets.jobs import Cancelled, Job, ensure
+from adaptwin_widgets.plan import RankPlan
+from adaptwin_widgets.recipe import Recipe
+from adaptwin_widgets.score import evaluate, score_texts
+from adaptwin_widgets.speech import Corpus, require_disjoint
+from adaptwin_widgets.study import Record, Study, point_name
+from adaptwin_widgets.transcribe import transcribe
+from adaptwin_widgets.tune import Progress, Settings, tune
+from adaptwin_widgets.whisper import Whisper, load
+
+WATCHED = 6  # held-out utterances of each corpus whose word errors are watched while tuning
+
+
+@dataclass
+class Try:
+    """How a try is made; what ``try.json`` holds.
+
+    minutes or steps: of tuning; neither: none. target_weight: share of the first corpus; corpora: names of the
+    speech to tune on, none: all. untuned: its scores before tuning, once known.
+    """
+
+    name: str
+    minutes: float | None = None
+    steps: int | None = None
+    target_weight: float = 0.5
+    corpora: list[str] = field(default_factory=list)
+    seed: int = 0
+    note: str = ""
+    untuned: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def tuned(self) -> bool:
+        return self.minutes is not None or self.steps is not None
+
+    def save(self, folder: Path) -> None:
+        write_atomically(folder / "try.json", json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> Try:
+        """Read it back; raises InputError when the file is damaged."""
+        try:
+            return cls(**json.loads((folder / "try.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{folder / 'try.json'} cannot be read ({error}); delete the folder.") from error
+
+
+class Attempts:
+    """Makes the tries of one study: a model, its speech, and the speech it is scored on.
+
+    >>> attempts = Attempts(study, recipe, {"target": dev})                                  # doctest: +SKIP
+    >>> small = attempts.make(Try("encoder-30", minutes=3), recipe.plan(encoder=0.3))        # doctest: +SKIP
+    """
+
+    def __init__(self, study: Study, recipe: Recipe, evaluations: Mapping[str, Corpus]):
+        self.study, self.recipe, self.evaluations = study, recipe, dict(evaluations)
+        self._lessons: dict[tuple, Lessons] = {}
+
+    def original(self, job: Job | None = None) -> None:
+        """Score the original, once; it is the first record of every study."""
+        if "original" in self.study:
+            return
+        began = time.monotonic()
+        scores = self._score(self.recipe.model, "original", job)
+        sizes = RankPlan({}, self.recipe.shape).reductions
+        seconds = time.monotonic() - began
+        self.study.add(Record("original", sizes, scores, seed=self.recipe.seed, seconds=seconds))
+        self.study.draw()
+
+    def make(
+        self,
+        how: Try,
+        plan: RankPlan,
+        *,
+        job: Job | None = None,
+        tuning: Job | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> Whisper:
+        """Compress, score, tune, score again, and add the record; called again after a kill it goes on.
+
+        job: cancelled, the try stays unfinished and can be gone on with. tuning: cancelled, only the tune ends; its
+        best state so far is scored and recorded. on_progress: called after every step.
+        """
+        job, began = ensure(job), time.monotonic()
+        self.recipe.job = job
+        place, study = self.study.point(how.name), self.study
+        folder = place / "model"
+        self.original(job)
+        if (place / "try.json").is_file() and folder.is_dir():
+            how, plan = Try.load(place), RankPlan.load(place / "plan.json")
+            small = load(folder)
+        else:
+            plan.save(place / "plan.json")
+            small = self.recipe.compress(plan)
+            small.save_pretrained(folder)
+            how.save(place)
+        if not how.untuned:
+            how.untuned = self._score(small, how.name, job)
+            how.save(place)
+        record = Record(how.name, plan.reductions, how.untuned, plan=plan.to_dict(), seed=how.seed, note=how.note)
+        if how.tuned:
+            small = self._tune(how, small, place, job, tuning or Job(), on_progress)
+            record.untuned, record.scores = how.untuned, self._score(small, how.name, job)
+            record.tuning = small.notes["tuning"]
+            record.settings = {"target_weight": how.target_weight, "corpora": how.corpora}
+            small.save_pretrained(folder)
+        record.model = folder.relative_to(study.folder).as_posix()
+        record.seconds = time.monotonic() - began
+        study.add(record)
+        for name in ("try.json", "tuning.safetensors"):
+            (place / name).unlink(missing_ok=True)
+        study.draw()
+        return small
+
+    def _tune(
+        self, how: Try, small: Whisper, place: Path, job: Job, tuning: Job,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Whisper:  # fmt: skip
+        def both(inner: Job) -> None:  # what the tune reports is the try's progress, and its cancel the tune's
+            job.update(inner.done, inner.total, inner.text)
+
+        corpora = [c for c in self.recipe.speech if not how.corpora or c.name in how.corpora]
+        settings = Settings(target_weight=how.target_weight, seed=how.seed)
+        key = (tuple(c.name for c in corpora), how.target_weight, how.seed)
+        if key not in self._lessons:
+            # Teacher's states of two kinds of lessons at once would hold twice the memory for little.
+            self._lessons = {key: self.recipe.prepare(corpora, settings)}
+        tuning.listeners.append(both)
+        state = place / "tuning.safetensors"
+        try:
+            tuned = tune(
+                small, teacher=self.recipe.model, speech=corpora, minutes=how.minutes, steps=how.steps,
+                settings=settings, checkpoint=state, resume=state.is_file(), lessons=self._lessons[key],
+                watch=_watch(corpora, how.seed) if on_progress else None, on_progress=on_progress, job=tuning,
+            )  # fmt: skip
+        finally:
+            tuning.listeners.remove(both)
+        job.check()
+        return tuned
+
+    def unfinished(self) -> list[Try]:
+        """Tries with a folder and no record: paused, or killed."""
+        found = []
+        for file in sorted((self.study.folder / "points").glob("*/try.json")):
+            if file.parent.name not in self.study and (file.parent / "model").is_dir():
+                found.append(Try.load(file.parent))
+        return found
+
+    def _score(self, whisper: Whisper, point: str, job: Job | None) -> dict[str, dict[str, Any]]:
+        """Scores on every evaluation set, paired with the original's; every hypothesis goes to a file."""
+        found = {}
+        for name, corpus in self.evaluations.items():
+            original = None
+            if point != "original":
+                rows = self.study.hypotheses("original", name)
+                language = self.study["original"].scores[name]["language"]
+                references, hypotheses, ids = ([r[k] for r in rows] for k in ("reference", "hypothesis", "id"))
+                original = score_texts(references, hypotheses, ids, language)
+            score = evaluate(whisper, corpus, against=original, job=job)
+            score.write_hypotheses(self.study.hypotheses_file(point, name))
+            found[name] = score.to_dict()
+        return found
+
+
+def _watch(corpora: Sequence[Corpus], seed: int) -> Callable[[Whisper], float]:
+    """Word error rate, percent, on a few utterances that are never tuned on: quick enough for every check."""
+    clips = [u for corpus in corpora for u in held_out_of(corpus, seed)[1][:WATCHED]]
+
+    def measure(whisper: Whisper) -> float:
+        texts = transcribe(whisper, clips)
+        score = score_texts([c.text for c in clips], [t.text for t in texts], [c.id for c in clips], texts[0].language)
+        return score.wer
+
+    return measure
+
+
+def run_study(
+    model: Whisper,
+    speech: Sequence[Corpus],
+    evaluations: Mapping[str, Corpus],
+    *,
+    points: Sequence[float],
+    folder: str | Path,
+    minutes: float | None = None,
+    steps: int | None = None,
+    target_weight: float = 0.5,
+    allocation: str = "measured",
+    windows: int = 40,
+    seed: int = 0,
+    recipe: Recipe | None = None,
+    job: Job | None = None,
+) -> Study:
+    """Compress, tune and evaluate at every point; each is a record, and the frontier is redrawn after each.
+
+    model: a `Whisper`. speech: corpora to observe and tune on, the target speaker's first. evaluations: by name,
+    the corpora to score. points: fractions of the encoder's parameters to remove. minutes or steps: of tuning, a
+    point; neither: no tuning. recipe: one of this model and speech that was used before; what it has observed is
+    not observed again, and its settings take the place of target_weight, allocation, windows and seed. The original
+    is always the first record. Killed and called again, it goes on with the point, and within it the tuning step,
+    at which it stopped.
+
+    >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
+    >>> demo = aw.demo_speech()                                                           # doctest: +SKIP
+    >>> study = aw.run_study(aw.load("tiny.en"), [demo["target_train"]], {"target": demo["target_dev"]},
+    ...                      points=[0.3], minutes=1, folder="run")                       # doctest: +SKIP
+
+    Raises InputError when evaluation speech shares a recording or a prompt with the speech that is tuned on, and
+    when the recipe is of another model or other speech.
+    """
+    if recipe is None:
+        recipe = Recipe(
+            model, speech, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed
+        )  # fmt: skip
+    elif recipe.model is not model or [c.name for c in recipe.speech] != [c.name for c in speech]:
+        raise InputError("The recipe was made of another model or other speech; give run_study the same ones.")
+    require_apart(speech, evaluations)
+    about = {
+        **about_study(recipe, evaluations),
+        "allocation": recipe.allocation,
+        "target_weight": recipe.target_weight,
+        **{name: value for name, value in (("minutes", minutes), ("steps", steps)) if value is not None},
+    }
+    recipe.job = job
+    attempts = Attempts(Study(folder, about), recipe, evaluations)
+    attempts.original(job)
+    for fraction in sorted(points):
+        how = Try(point_name(fraction), minutes, steps, recipe.target_weight, seed=recipe.seed)
+        if how.name not in attempts.study:
+            plan = recipe.plan(encoder=fraction)
+            attempts.make(how, plan, job=job)
+    return attempts.study
+
+
+def about_study(recipe: Recipe, evaluations: Mapping[str, Corpus]) -> dict[str, Any]:
+    """What a study is of: another model or other speech is another study."""
+    return {
+        "model": recipe.model.source,
+        "speech": [c.name for c in recipe.speech],
+        "evaluations": {name: c.name for name, c in evaluations.items()},
+        "seed": recipe.seed,
+    }
+
+
+def require_apart(speech: Sequence[Corpus], evaluations: Mapping[str, Corpus]) -> None:
+    """Raise InputError when speech to learn from shares a recording or a prompt with speech to be scored on."""
+    for corpus in speech:
+        for evaluation in evaluations.values():
+            require_disjoint(corpus, evaluation)
+
+
+__all__ = ["Attempts", "Cancelled", "Try", "about_study", "require_apart", "run_study"]

@@ -1,0 +1,117 @@
+"""The tries of a study as text, for tables that people and screen readers read."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from adaptwin_widgets.frontier import BYTES, Goal, Scene, scene, signed
+
+if TYPE_CHECKING:
+    from adaptwin_widgets.study import Study
+
+
+def rows(study: Study, goal: Goal | None = None) -> list[dict[str, Any]]:
+    """The numbers of the figure as text, a dictionary a try, for tables that people and screen readers read.
+
+    sets: by evaluation set, in the order of `scene`: rate, interval, difference to the original (points), rate before
+    tuning, and whether the point is on the Pareto line (of the encoder axis); None where the try was not scored on it.
+
+    >>> from adaptwin_widgets.study import Record, Study
+    >>> import tempfile
+    >>> study = Study(tempfile.mkdtemp(), about={"model": "tiny.en"})
+    >>> study.add(Record("original", {"encoder_reduction": 0.0}, {"target": {"wer": 4.2}}))
+    >>> [(row["name"], row["encoder"], row["sets"][0]["wer"]) for row in rows(study)]
+    [('original', '0.0', '4.20')]
+    """
+    drawn = scene(study)
+    return [_row(name, own, drawn, goal) for name, own in drawn.points.groupby("try", sort=False)]
+
+
+def _row(name: str, own: pd.DataFrame, drawn: Scene, goal: Goal | None) -> dict[str, Any]:
+    final = own[own["final"]].set_index("evaluation", drop=False)
+    before = own[~own["final"]].set_index("evaluation")
+    sets: list[dict[str, Any] | None] = []
+    verdicts: dict[str, str] = {}
+    for evaluation in drawn.evaluations:
+        if evaluation not in final.index:
+            sets.append(None)
+            continue
+        row = final.loc[evaluation]
+        original = drawn.originals.get(evaluation)
+        interval = f"[{row['wer_low']:.2f}, {row['wer_high']:.2f}]" if pd.notna(row["wer_low"]) else ""
+        sets.append(
+            {
+                "wer": f"{row['wer']:.2f}", "interval": interval,
+                "difference": signed(row["difference"]), "best": bool(row["pareto"]),
+                "before": f"{before.loc[evaluation, 'wer']:.2f}" if evaluation in before.index else "",
+            }
+        )  # fmt: skip
+        if goal is not None and original is not None and row["stage"] != "original":
+            verdicts[evaluation] = goal.verdict(row, original)
+    seconds = final["seconds"].sum()
+    first = final.iloc[0]
+    return {
+        "name": name, "stage": first["stage"], "note": first["note"],
+        "encoder": _number(100 * first["encoder_reduction"], 1), "model": _number(100 * first["model_reduction"], 1),
+        "size": _number(BYTES * first["parameters_after"] / 1e6, 1),
+        "speed": _number(final["audio_seconds"].sum() / seconds, 1) if seconds > 0 else "",
+        "sets": sets, "goal": _together(verdicts),
+    }  # fmt: skip
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if pd.notna(value) else ""
+
+
+def _together(verdicts: dict[str, str]) -> str:
+    if len(set(verdicts.values())) <= 1:
+        return next(iter(verdicts.values()), "")
+    return ", ".join(f"{name}: {verdict}" for name, verdict in verdicts.items())
+
+
+def summary(study: Study, goal: Goal | None = None) -> str:
+    """The tries as an HTML table without scripts, for a page without a kernel."""
+    evaluations = scene(study).evaluations
+    heads = ["Try", "Encoder removed, %", "Size, MB", *(f"{name}, %" for name in evaluations), "Goal", "Note"]
+    lines = [
+        [row["name"], row["encoder"], row["size"], *(f"{s['wer']} {s['interval']}" if s else "" for s in row["sets"]),
+         row["goal"], row["note"]]
+        for row in rows(study, goal)
+    ]  # fmt: skip
+    cells = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in line) + "</tr>" for line in lines)
+    head = "".join(f"<th>{html.escape(h)}</th>" for h in heads)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table>"
+
+
+def compared(table: pd.DataFrame) -> list[dict[str, str]]:
+    """What `Study.compare` gave, as text: values with their intervals, differences with their sign.
+
+    >>> from adaptwin_widgets.versus import COLUMNS
+    >>> row = dict.fromkeys(COLUMNS) | {"about": "size", "what": "float16", "unit": "MB", "first": 76.0, "second": 70.0}
+    >>> compared(pd.DataFrame([row | {"difference": -6.0}]))[0]["difference"]
+    '−6.0'
+    """
+    return [_compared(row) for _, row in table.iterrows()]
+
+
+def _compared(row: pd.Series) -> dict[str, str]:
+    digits = 2 if row["about"] == "errors" else 1
+
+    def span(name: str, show: Callable[[float], str]) -> str:
+        if pd.isna(row[name]):
+            return "–"
+        interval = f" [{show(row[f'{name}_low'])}, {show(row[f'{name}_high'])}]" if pd.notna(row[f"{name}_low"]) else ""
+        return show(row[name]) + interval
+
+    unit = {"errors": row["unit"], "speed": "speed, × real time"}.get(row["about"], row["unit"])
+    what = row["what"] if row["about"] != "ranks" else row["what"].replace(".", " ").replace("_", "-")
+    return {
+        "what": f"{what}, {unit}",
+        "first": span("first", lambda v: f"{v:.{digits}f}"),
+        "second": span("second", lambda v: f"{v:.{digits}f}"),
+        "difference": span("difference", lambda v: signed(v, digits)),
+    }

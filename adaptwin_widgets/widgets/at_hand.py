@@ -1,0 +1,67 @@
+"""What is at hand: which try, how large, how good; and the way to take it along."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import traitlets
+
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.widgets.base import View, source
+from adaptwin_widgets.workbench import Workbench
+
+
+class AtHand(View):
+    """The model that the next cell and the export work with: its name, sizes and scores, and a button to save it.
+
+    >>> import adaptwin_widgets as aw                                                        # doctest: +SKIP
+    >>> aw.AtHand(studio.workbench)                                                          # doctest: +SKIP
+    """
+
+    _esm = source("dom.js") + source("at_hand.js")
+    info = traitlets.Dict().tag(sync=True)
+    saved = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, workbench: Workbench, **traits: Any):
+        super().__init__(**traits)
+        self.workbench = workbench
+        workbench.observe(self._follow, ["current", "small", "revision"])
+        workbench.planner.observe(self._follow, "revision")
+        self._follow()
+
+    def _follow(self, _: Any = None) -> None:
+        bench = self.workbench
+        known = bench.current in bench.study
+        scores = bench.study[bench.current].scores if known else {}
+        model = bench.small if bench.small is not None else None if bench.current != "original" else bench.model
+        self.info = {
+            "original": bench.model.name,
+            "current": bench.current,
+            "loading": known and model is None,
+            "tuned": bool(known and bench.study[bench.current].tuning),
+            "parameters": [bench.planner.before.model, bench.planner.numbers()["model"][1]],
+            "scores": {name: [s["wer"], s["wer_low"], s["wer_high"]] for name, s in scores.items()},
+            "metric": next((s.get("metric", "wer") for s in scores.values()), "wer").upper(),
+            "folder": (Path("models") / f"{bench.model.name}-{bench.current or 'plan'}").as_posix(),
+            "can_save": bench.small is not None,
+        }
+
+    def do_save(self, folder: str) -> None:
+        """Save the small model in a folder, in the background."""
+        small = self.workbench.small
+        if small is None:
+            raise InputError("There is no compressed model yet; make a try, or go back to one.")
+        if not folder.strip():
+            raise InputError("Name a folder to save the model in.")
+        self.saved = ""
+        self.workbench.worker.submit(
+            f"Save {folder}", lambda task: small.save_pretrained(folder.strip()), self._saved
+        )  # fmt: skip
+
+    def _saved(self, path: Path) -> None:
+        self.saved = Path(path).as_posix()
+
+    def summary(self) -> str:
+        return f"<p>{html.escape(self.info['original'])}: {html.escape(self.info['current'] or 'a new plan')}</p>"

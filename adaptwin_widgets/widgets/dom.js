@@ -1,0 +1,20 @@
+// Small helpers for every script that draws spectra.
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value != null) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+function choice(label, options, value, change) {
+  const select = make("select", { onchange: () => change(select.value) });
+  for (const [key, text] of options) select.append(make("option", { value: key, selected: key === value }, text));
+  return make("label", { class: "aw-row" }, make("span", { class: "aw-faint" }, label), select);
+}
+
+const short = (n) => (n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n >= 1e3 ? `${(n / 1e3).toFixed(1)} k` : `${n}`);
+const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;

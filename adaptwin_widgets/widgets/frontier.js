@@ -1,0 +1,246 @@
+// The frontier's numbers and controls: a table of the tries, the chosen one, comparison, goal, files.
+// The picture beside it is plotly's own widget; this script only names it and tells it when it has another width.
+
+const SVG = "http://www.w3.org/2000/svg";
+const MARKS = {
+  circle: "M6,1A5,5 0 1 1 5.99,1Z", diamond: "M6,0L12,6L6,12L0,6Z", square: "M1,1H11V11H1Z",
+  "triangle-up": "M6,0L12,11H0Z", cross: "M4,0H8V4H12V8H8V12H4V8H0V4H4Z",
+  star: "M6,0L7.6,4.2L12,4.4L8.5,7.1L9.7,11.5L6,9L2.3,11.5L3.5,7.1L0,4.4L4.4,4.2Z",
+};
+const FILES = [["svg", "SVG picture"], ["pdf", "PDF picture"], ["html", "HTML page"], ["csv", "CSV table"]];
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+function mark(set) {
+  const svg = document.createElementNS(SVG, "svg");
+  const path = document.createElementNS(SVG, "path");
+  for (const [name, value] of [["viewBox", "0 0 12 12"], ["width", 10], ["height", 10], ["aria-hidden", "true"]])
+    svg.setAttribute(name, value);
+  path.setAttribute("d", MARKS[set.marker]);
+  path.setAttribute("fill", set.colour);
+  svg.append(path);
+  return svg;
+}
+
+// Options are replaced only when they are others, so that an open list stays open.
+function choices(select, options, value) {
+  const said = JSON.stringify(options);
+  if (select.dataset.options !== said) {
+    select.replaceChildren(...options.map(([key, text]) => make("option", { value: key }, text)));
+    select.dataset.options = said;
+  }
+  if (document.activeElement !== select || select.value !== value) select.value = value;
+}
+
+function put(input, value) {
+  if (document.activeElement !== input) input.value = value;
+}
+
+function render({ model, el }) {
+  const send = (action, more = {}) => model.send({ do: action, ...more });
+  const problem = make("div", { class: "aw-alert", role: "alert" });
+  const live = make("div", { class: "aw-hidden", role: "status", "aria-live": "polite" });
+
+  // -- axis and goal --
+  const axis = make("select", { onchange: () => send("axis", { value: axis.value }) });
+  const aimed = make("input", { type: "checkbox", onchange: aim });
+  const worse = make("input", { type: "number", min: 0, step: 0.5, "aria-label": "More word errors allowed", onchange: aim });
+  const unit = make("select", { "aria-label": "Unit of the word errors allowed", onchange: aim });
+  const least = make("input", { type: "number", min: 0, step: 5, "aria-label": "Percent at least", onchange: aim });
+  const measure = make("select", { "aria-label": "What at least so much of", onchange: aim });
+  const hint = make("span", { class: "aw-faint" });
+  function aim() {
+    send("goal", aimed.checked ? { worse: worse.valueAsNumber, unit: unit.value, least: least.valueAsNumber, of: measure.value } : {});
+  }
+  const wishes = make("span", { class: "aw-row" }, "at most", worse, unit, "more word errors, at least", least, "%", measure, hint);
+  const controls = make("div", { class: "aw-column" },
+    make("label", { class: "aw-row" }, "Horizontal axis", axis),
+    make("div", { class: "aw-row", role: "group", "aria-label": "Goal" }, make("label", { class: "aw-row" }, aimed, "Goal"), wishes));
+
+  // -- the table --
+  const head = make("tr");
+  const body = make("tbody");
+  const table = make("table", {},
+    make("caption", { class: "aw-faint" },
+      "Word errors in percent with their 95 % interval; below, points more or less than the original, and before tuning. ",
+      "Bold: no other point is both smaller and better."),
+    make("thead", {}, head), body);
+  const scroll = make("div", { class: "aw-frontier-table", tabindex: 0, role: "region", "aria-label": "The tries in numbers" }, table);
+  const none = make("p", { class: "aw-faint" }, "There is no try yet; the original is scored first.");
+
+  // -- the chosen try --
+  const title = make("h3");
+  const back = make("button", { type: "button", class: "aw-main", onclick: () => send("go_back") }, "Go back to this try");
+  const note = make("input", { type: "text", placeholder: "What was tried, what was heard", onchange: keep,
+    onkeydown: (event) => { if (event.key === "Escape") { note.value = note.dataset.kept; note.blur(); } } });
+  const other = make("select", { onchange: () => send("compare", { name: other.value }) });
+  const compared = make("div", { class: "aw-frontier-table", tabindex: 0, role: "region", "aria-label": "The two tries compared" });
+  function keep() {
+    send("note", { name: note.dataset.name, text: note.value });
+  }
+  const hintOfChoice = make("p", { class: "aw-faint" }, "Choose a try in the table, or click on its point in the picture.");
+  const chosen = make("div", { class: "aw-column aw-frontier-chosen" },
+    make("div", { class: "aw-row" }, title, back),
+    make("label", { class: "aw-row aw-frontier-note" }, "Note", note),
+    make("label", { class: "aw-row" }, "Compare with", other), compared);
+
+  // -- files --
+  const buttons = FILES.map(([kind, text]) => make("button", { type: "button", onclick: () => send("save", { kind }) }, text));
+  const saved = make("span", { role: "status" });
+  const link = make("button", { type: "button", onclick: () => send("download") }, "Download");
+  const files = make("div", { class: "aw-row", role: "group", "aria-label": "Save" }, "Save as", ...buttons, saved, link);
+
+  const root = make("section", { class: "aw aw-column", "aria-label": "Frontier: numbers and controls" },
+    problem, controls, none, scroll, hintOfChoice, chosen, files, live);
+  el.append(root);
+
+  function headOf(state) {
+    const cell = (...text) => make("th", { scope: "col", class: "aw-number" }, ...text);
+    head.replaceChildren(make("th", { scope: "col" }, "Try"), cell("Encoder removed, %"), cell("Size, MB"),
+      ...state.sets.map((set) => cell(mark(set), ` ${set.name}, ${set.metric} %`)), cell("Speed"),
+      ...(state.goal.worse === undefined ? [] : [make("th", { scope: "col" }, "Goal")]), make("th", { scope: "col" }, "Note"));
+  }
+
+  function rowOf(row, state) {
+    const current = row.name === state.current;
+    const pick = make("button", { type: "button", "aria-pressed": row.name === state.selected,
+      onclick: () => send("select", { name: row.name }) }, row.name);
+    pick.dataset.name = row.name;
+    const name = make("th", { scope: "row" }, pick);
+    if (current) name.append(make("span", { class: "aw-frontier-current" }, "current"));
+    const number = (text) => make("td", { class: "aw-number" }, text || "–");
+    const sets = row.sets.map((set) => {
+      if (!set) return number("");
+      const below = [set.difference, set.before && `${set.before} before`].filter(Boolean).join(" · ");
+      const cell = make("td", { class: "aw-number" },
+        make(set.best ? "strong" : "span", {}, set.wer), ` ${set.interval}`, make("div", { class: "aw-faint" }, below));
+      if (set.best) cell.append(make("span", { class: "aw-hidden" }, "no other point is both smaller and better"));
+      return cell;
+    });
+    const goal = state.goal.worse === undefined ? [] : [make("td", {}, row.goal || "–")];
+    return make("tr", { class: row.name === state.selected ? "aw-frontier-selected" : "", "aria-current": current && "true" },
+      name, number(row.encoder), number(row.size), ...sets, number(row.speed && `${row.speed}×`), ...goal, make("td", {}, row.note));
+  }
+
+  function comparisonOf(found) {
+    const cell = (text) => make("td", { class: "aw-number" }, text);
+    const line = (row) => make("tr", {}, make("th", { scope: "row" }, row.what), ...[row.first, row.second, row.difference].map(cell));
+    const heading = (text) => make("th", { scope: "col", class: "aw-number" }, text);
+    return make("table", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Quantity"),
+      heading(found.first), heading(found.second), heading("Difference"))), make("tbody", {}, ...found.rows.map(line)));
+  }
+
+  let drawn = "";
+  function drawTable(state) {
+    const now = JSON.stringify([state.rows, state.sets, state.goal, state.current, state.selected]);
+    if (now === drawn) return;
+    drawn = now;
+    const focused = body.contains(document.activeElement) ? document.activeElement.dataset.name : undefined;
+    headOf(state);
+    body.replaceChildren(...state.rows.map((row) => rowOf(row, state)));
+    if (focused !== undefined) [...body.querySelectorAll("button")].find((b) => b.dataset.name === focused)?.focus();
+  }
+
+  function draw() {
+    const state = model.get("state");
+    if (!state.rows) return;
+    choices(axis, state.axes, state.axis);
+    const goal = state.goal;
+    aimed.checked = goal.worse !== undefined;
+    wishes.hidden = !aimed.checked;
+    choices(unit, state.units, goal.unit ?? state.units[0][0]);
+    choices(measure, state.goals, goal.of ?? state.goals[0][0]);
+    if (aimed.checked) {
+      put(worse, goal.worse);
+      put(least, goal.least);
+    }
+    hint.textContent = goal.hint ?? "";
+    none.hidden = state.rows.length > 0;
+    scroll.hidden = state.rows.length === 0;
+    drawTable(state);
+
+    const row = state.rows.find((row) => row.name === state.selected);
+    hintOfChoice.hidden = Boolean(row) || state.rows.length === 0;
+    chosen.hidden = !row;
+    if (row) {
+      title.textContent = row.name;
+      back.hidden = !state.live;
+      back.disabled = row.name === state.current;
+      back.textContent = row.name === state.current ? "This is the current try" : "Go back to this try";
+      const another = note.dataset.name !== row.name;
+      if (another && note.dataset.name && note.value !== note.dataset.kept) keep(); // typed, then clicked elsewhere
+      if (another || document.activeElement !== note) note.value = row.note;
+      note.dataset.name = row.name;
+      note.dataset.kept = row.note;
+      choices(other, [["", "no other"], ...state.rows.filter((r) => r !== row).map((r) => [r.name, r.name])], state.other);
+      compared.hidden = !state.comparison.rows;
+      compared.replaceChildren(...(state.comparison.rows ? [comparisonOf(state.comparison)] : []));
+    }
+    buttons.forEach((button) => { button.disabled = state.rows.length === 0 || Boolean(state.saved.busy); });
+    const text = state.saved.busy ? `Saving ${state.saved.busy} …` : state.saved.path ? `Saved: ${state.saved.path}` : "";
+    if (saved.textContent !== text) saved.textContent = text;
+    link.hidden = !state.saved.path;
+    link.setAttribute("aria-label", `Download ${state.saved.name ?? ""}`);
+    if (live.textContent !== state.said) live.textContent = state.said;
+    name(state.said);
+  }
+
+  function drawError() {
+    const error = model.get("error");
+    problem.replaceChildren(...(error.sentence ? [error.sentence] : []));
+    if (error.details) problem.append(make("details", {}, make("summary", {}, "Traceback"), make("pre", { tabindex: 0 }, error.details)));
+  }
+
+  function receive(content, buffers) {
+    if (content.file === undefined) return;
+    const address = URL.createObjectURL(new Blob(buffers, { type: "application/octet-stream" }));
+    make("a", { href: address, download: content.file }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 60000);
+  }
+
+  // -- the picture beside it --
+  let plot = null;
+  const watcher = new ResizeObserver(() => {
+    const inside = plot?.querySelector(".main-svg");
+    if (inside && plot.clientWidth && Math.abs(inside.clientWidth - plot.clientWidth) > 1) window.dispatchEvent(new Event("resize"));
+  });
+  function name(text) {
+    plot?.setAttribute("aria-label", `Frontier, a picture of the numbers in the table. ${text}`);
+  }
+  function meet() {
+    const found = root.closest(".aw-frontier")?.querySelector(".js-plotly-plot");
+    if (!found || found === plot) return;
+    watcher.disconnect();
+    plot = found;
+    plot.setAttribute("role", "img");
+    watcher.observe(plot);
+    name(model.get("state").said ?? "");
+  }
+  document.addEventListener("plotlywidget-after-render", meet);
+  const first = requestAnimationFrame(meet);
+
+  model.on("change:state", draw);
+  model.on("change:error", drawError);
+  model.on("msg:custom", receive);
+  draw();
+  drawError();
+  return () => {
+    cancelAnimationFrame(first);
+    watcher.disconnect();
+    document.removeEventListener("plotlywidget-after-render", meet);
+    model.off("change:state", draw);
+    model.off("change:error", drawError);
+    model.off("msg:custom", receive);
+  };
+}
+
+export default { render };

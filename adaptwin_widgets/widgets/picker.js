@@ -1,0 +1,283 @@
+// Hands on the spectra. What moves is drawn at once and asked of the kernel as a preview, one request at a time;
+// letting go commits. The kernel's answer, `state`, is the truth.
+class Editor {
+  constructor(picture) {
+    this.picture = picture;
+    this.model = picture.model;
+    this.id = Math.random().toString(36).slice(2, 8);
+    this.count = 0; // requests made by this view
+    this.scope = "layer";
+    this.side = "encoder";
+    this.build();
+    this.stop = [
+      picture.on("change:error", () => { if (this.model.get("error").sentence) this.settle(); }),
+      picture.on("change:sensitivity", () => this.fillMap()),
+      picture.on("msg:custom", (message) => message.file && this.download(message)),
+    ];
+  }
+
+  destroy() { this.stop.forEach((off) => off()); clearTimeout(this.idle); clearTimeout(this.soon); }
+
+  // -- requests ---------------------------------------------------------------------------------------------
+
+  ask(message) {
+    this.count += 1;
+    this.waiting = `${this.id}:${this.count}`;
+    this.model.send({ ...message, seq: this.waiting });
+  }
+
+  // Show what an edit would do. While one preview is under way, only the newest edit waits.
+  preview(edit) {
+    this.edit = edit;
+    this.picture.root.dataset.busy = "1";
+    clearTimeout(this.soon);
+    this.soon = setTimeout(() => { // a key on a slider is "input" and "change" at once: the commit is enough
+      if (this.edit && !this.waiting) { this.ask({ do: "preview", edit: this.edit }); this.sent = this.edit; }
+    }, 0);
+  }
+
+  commit(edit) {
+    clearTimeout(this.soon);
+    clearTimeout(this.idle);
+    this.edit = this.sent = null;
+    this.ask({ do: "commit", edit });
+  }
+
+  act(what, more = {}) { this.flush(); this.ask({ do: "act", what, ...more }); }
+
+  flush() { if (this.pending) { const edit = this.pending; this.pending = null; this.commit(edit); } }
+
+  settle() { this.waiting = this.edit = this.sent = this.pending = null; this.dragging = null; this.picture.readState(true); }
+
+  // Whether what is on the screen is ahead of this answer of the kernel.
+  holding(seq) {
+    if (seq === this.waiting) this.waiting = null;
+    const ahead = Boolean(this.waiting) || Boolean(this.edit && this.edit !== this.sent);
+    if (this.edit && this.edit !== this.sent && !this.waiting) this.preview(this.edit);
+    return ahead;
+  }
+
+  // -- on the spectra ---------------------------------------------------------------------------------------
+
+  pattern(twin) { return this.scope === "row" ? `${twin.part}.*.${twin.kind}` : twin.name; }
+
+  touched(edit) {
+    if (!edit.twins.includes("*")) return this.picture.twins.filter((t) => t.name === edit.twins);
+    const [part, , kind] = edit.twins.split(".");
+    return this.picture.twins.filter((t) => t.part === part && t.kind === kind);
+  }
+
+  // Draw an edit before the kernel answers.
+  anticipate(edit, base) {
+    const own = this.touched(edit).filter((t) => !this.picture.locked.has(t.name));
+    for (const t of own) for (let h = 0; h < t.heads; h++) {
+      if (edit.head != null && edit.head !== h) continue;
+      const rank = edit.rank ?? (base ?? this.picture.ranks)[t.unit + h] + edit.by;
+      this.picture.ranks[t.unit + h] = Math.min(t.full, Math.max(1, rank));
+    }
+    own.forEach((t) => this.picture.label(t));
+    this.picture.draw(own);
+    this.preview(edit);
+  }
+
+  grab(event, twin) {
+    if (event.button !== 0) return;
+    this.flush();
+    const cell = event.currentTarget, start = event.clientX, found = this.picture.at(event, twin);
+    const head = this.scope === "head" ? this.picture.head ?? found.head : this.picture.head;
+    let edit = null;
+    cell.setPointerCapture(event.pointerId);
+    const move = (e) => {
+      if (!edit && Math.abs(e.clientX - start) < 3) return;
+      edit = { twins: this.pattern(twin), rank: this.picture.at(e, twin).rank };
+      if (head != null && twin.heads > 1) edit.head = head;
+      this.anticipate(edit);
+    };
+    const end = () => {
+      cell.removeEventListener("pointermove", move);
+      if (edit) this.commit(edit);
+    };
+    cell.addEventListener("pointermove", move);
+    cell.addEventListener("pointerup", end, { once: true });
+    cell.addEventListener("pointercancel", end, { once: true });
+  }
+
+  key(event, twin) {
+    const step = twin.kind === "feed_forward" ? Math.max(1, twin.full >> 7) : 1;
+    const by = { ArrowLeft: -1, ArrowRight: 1, PageDown: -8, PageUp: 8 }[event.key];
+    if (by) this.shift(twin, by * step * (event.shiftKey ? 8 : 1));
+    else if (event.key === "Home" || event.key === "End") {
+      this.flush();
+      const edit = { twins: this.pattern(twin), rank: event.key === "Home" ? 1 : twin.full };
+      this.commit(edit);
+    } else if (event.key === "l" || event.key === "L") this.toggleLock(twin);
+    else if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z") this.act(event.shiftKey ? "redo" : "undo");
+    else return;
+    event.preventDefault();
+  }
+
+  // Presses that follow each other are one change of the plan: it is committed when they pause.
+  shift(twin, by) {
+    const twins = this.pattern(twin), head = this.picture.head;
+    if (this.pending && (this.pending.twins !== twins || this.pending.head !== head)) this.flush();
+    if (!this.pending) this.base = Int32Array.from(this.picture.ranks);
+    this.pending = { twins, head, by: (this.pending?.by ?? 0) + by };
+    this.anticipate(this.pending, this.base);
+    clearTimeout(this.idle);
+    this.idle = setTimeout(() => this.flush(), 400);
+  }
+
+  toggleLock(twin) { this.act("lock", { twins: this.pattern(twin), on: !this.picture.locked.has(twin.name) }); }
+
+  selected(twin) {
+    if (this.pending && this.pending.twins !== this.pattern(twin)) this.flush();
+    this.twin = twin;
+    this.fillTwin();
+  }
+
+  headChosen() { this.fillTwin(); }
+
+  // -- controls ---------------------------------------------------------------------------------------------
+
+  build() {
+    const button = (text, act, more = {}) => make("button", { onclick: act, ...more }, text);
+    const slide = (commit) => () => {
+      const edit = { budget: this.side, fraction: Number(this.slider.value) / 100 };
+      this.typed.value = this.slider.value;
+      commit ? this.commit(edit) : this.preview(edit);
+    };
+    this.slider = make("input", { type: "range", min: 0, max: 90, step: 0.5, value: 0, class: "aw-budget",
+      "aria-label": "Share of the parameters to remove, percent", oninput: slide(false), onchange: slide(true) });
+    this.typed = make("input", { type: "number", min: 0, max: 99, step: 0.1, value: 0, style: "width: 5.5em",
+      "aria-label": "Share of the parameters to remove, percent",
+      onchange: () => this.commit({ budget: this.side, fraction: Number(this.typed.value) / 100 }) });
+    this.budget = make("div", { class: "aw-row" },
+      choice("Remove from the", [["encoder", "encoder"], ["decoder", "decoder"], ["model", "whole model"]], "encoder",
+        (side) => { this.side = side; this.fill(this.model.get("state")); }),
+      this.slider, this.typed, make("span", {}, "%"), (this.note = make("span", { class: "aw-faint" })));
+    this.rank = make("input", { type: "number", min: 1, style: "width: 5.5em", "aria-label": "Rank of the chosen twin",
+      onchange: () => { this.flush(); this.commit({ twins: this.pattern(this.twin), head: this.picture.head,
+        rank: Number(this.rank.value) }); } });
+    this.rankName = make("span", {}, "Choose a spectrum");
+    this.lockButton = button("Lock", () => this.twin && this.toggleLock(this.twin), { "aria-pressed": "false" });
+    this.zoomButton = button("Open", () => this.twin && this.picture.zoom(this.picture.zoomed == null
+      ? this.picture.twins.indexOf(this.twin) : null));
+    this.file = make("input", { type: "file", accept: ".json,application/json", hidden: true, onchange: () => this.read() });
+    this.undo = button("Undo", () => this.act("undo"));
+    this.redo = button("Redo", () => this.act("redo"));
+    this.measure = button("Measure damage…", () => this.model.send({ do: "measure" }));
+    this.numbers = make("table", { class: "aw-numbers" });
+    this.map = make("details", {}, make("summary", {}, "Sensitivity map: what cutting each twin does"));
+    this.bar = make("div", { class: "aw-row" },
+      choice("A drag moves", [["head", "one head"], ["layer", "all heads of the layer"], ["row", "the whole row"]],
+        "layer", (scope) => { this.flush(); this.scope = scope; this.fillTwin(); }),
+      this.rankName, this.rank, this.lockButton, this.zoomButton,
+      make("span", { class: "aw-row", role: "group", "aria-label": "Plan" }, this.undo, this.redo,
+        button("Reset", () => this.act("reset")), button("Save plan", () => this.model.send({ do: "save" })),
+        button("Load plan", () => this.file.click()), this.file));
+    const root = this.picture.root;
+    root.prepend(make("div", { class: "aw-picker" },
+      make("div", { class: "aw-column" }, this.budget, this.bar), make("div", {}, this.numbers, this.measure)));
+    root.append(this.map);
+    this.fillMap();
+  }
+
+  state(state, ahead) { // numbers always; the place of controls only when nobody is moving them
+    this.fill(state, ahead);
+  }
+
+  fill(state, ahead = false) {
+    const n = state.numbers, max = Math.floor(state.limits[this.side] * 1000) / 10;
+    const removed = 100 * (1 - n[this.side][1] / n[this.side][0]);
+    this.slider.max = max;
+    if (!ahead && !this.edit) {
+      this.slider.value = removed;
+      this.typed.value = removed.toFixed(1);
+    }
+    this.note.textContent = `at most ${max.toFixed(1)} %; chosen ${state.method}`;
+    this.undo.disabled = !state.undo;
+    this.redo.disabled = !state.redo;
+    if (!ahead) delete this.picture.root.dataset.busy;
+    this.fillTwin();
+    const change = ([a, b]) => (a === b ? "same" : `−${(100 * (1 - b / a)).toFixed(1)} %`);
+    const row = (name, a, b, c) => [name, a, b, c];
+    const pair = (name, key, text) => row(name, text(n[key][0]), text(n[key][1]), change(n[key]));
+    const million = (v) => `${(v / 1e6).toFixed(2)} M`, damage = n.damage;
+    const rows = [
+      pair("Encoder parameters", "encoder", million), pair("Decoder parameters", "decoder", million),
+      pair("Model parameters", "model", million), pair("Size in float16", "bytes", (v) => `${(v / 1e6).toFixed(1)} MB`),
+      pair("Multiply-adds, 30 s of audio", "audio", (v) => `${(v / 1e9).toFixed(2)} G`),
+      pair("Multiply-adds, one token", "token", (v) => `${(v / 1e6).toFixed(1)} M`),
+      row("Energy kept, mean over twins", "100 %", percent(n.energy, 2), ""),
+      row("Predicted damage, nats a token", "0", damage == null ? "not measured" : damage.toPrecision(2), ""),
+    ];
+    const head = ["", "original", "this plan", "change"];
+    if (!this.cellsOf) {
+      this.cellsOf = rows.map((r) => r.map((t, i) => make(i ? "td" : "th", i ? { class: "aw-number" } : { scope: "row" }, t)));
+      this.numbers.append(make("thead", {}, make("tr", {}, ...head.map((t) =>
+        make("th", { scope: "col", class: t ? "aw-number" : null }, t)))),
+      make("tbody", {}, ...this.cellsOf.map((cells) => make("tr", {}, ...cells))));
+    } else rows.forEach((r, i) => r.forEach((t, j) => {
+      if (this.cellsOf[i][j].textContent !== t) this.cellsOf[i][j].textContent = t;
+    }));
+    this.measure.hidden = !state.can_measure || (state.measured.encoder && state.measured.decoder);
+  }
+
+  fillTwin() {
+    const twin = this.twin, picture = this.picture;
+    [this.rank, this.lockButton, this.zoomButton].forEach((control) => { control.disabled = !twin; });
+    if (!twin) return;
+    const own = [...picture.own(twin)], head = picture.head;
+    const where = this.scope === "row" ? picture.layout.rows[twin.row].title : picture.title(twin);
+    const text = `${where}${head == null ? "" : `, head ${head}`}: ${twin.kind === "feed_forward" ? "neurons" : "rank"}`;
+    if (this.rankName.textContent !== text) this.rankName.textContent = text;
+    this.rank.max = twin.full;
+    if (document.activeElement !== this.rank) {
+      this.rank.value = head == null ? Math.round(own.reduce((a, b) => a + b, 0) / own.length) : own[head];
+    }
+    const locked = picture.locked.has(twin.name);
+    this.lockButton.setAttribute("aria-pressed", String(locked));
+    this.lockButton.textContent = locked ? "Unlock" : "Lock";
+    this.zoomButton.textContent = picture.zoomed == null ? "Open" : "Close";
+  }
+
+  fillMap() {
+    const { shares, rows } = this.model.get("sensitivity");
+    this.map.hidden = !rows;
+    this.map.querySelector("table")?.remove();
+    if (!rows) return;
+    const all = Object.values(rows).flat().filter((v) => v > 0).map(Math.log10), low = Math.min(...all), high = Math.max(...all);
+    const cell = (v) => {
+      const t = (Math.log10(Math.max(v, 1e-12)) - low) / (high - low || 1);
+      return make("td", { class: "aw-number", style: `background: rgb(230 159 0 / ${Math.round(100 * Math.max(0, t)) * 0.75}%)` },
+        v < 0.001 ? v.toExponential(0) : v.toPrecision(2));
+    };
+    this.map.append(make("table", {},
+      make("caption", {}, "KL divergence of the decoder's output, nats a token, when this share of a twin's components is cut alone"),
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Twin"), ...shares.map((s) =>
+        make("th", { scope: "col", class: "aw-number" }, `${Math.round(100 * s)} %`)))),
+      make("tbody", {}, ...Object.entries(rows).map(([name, values]) => {
+        const twin = this.picture.twins.find((t) => t.name === name);
+        return make("tr", {}, make("th", { scope: "row" }, this.picture.title(twin)), ...values.map(cell));
+      }))));
+  }
+
+  read() {
+    const [file] = this.file.files;
+    if (file) file.text().then((text) => this.model.send({ do: "load", text, name: file.name }));
+    this.file.value = "";
+  }
+
+  download({ file, text }) {
+    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })), download: file });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+}
+
+export default {
+  render({ model, el }) {
+    const picture = new Picture(model, el, (p) => new Editor(p));
+    return () => picture.destroy();
+  },
+};

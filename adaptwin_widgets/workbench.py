@@ -1,0 +1,375 @@
+"""Everything one person works on: a model, its speech, the plan, the tries. The truth behind every view.
+
+It knows no widget. Views observe its traits and call its methods; whatever is slow runs on its `Worker`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from traitlets import Any as AnyTrait
+from traitlets import Dict, HasTraits, Int, List, Unicode
+
+from adaptwin_widgets.allocate import uniform
+from adaptwin_widgets.attempt import Attempts, Try, about_study, require_apart
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.jobs import Job
+from adaptwin_widgets.plan import RankPlan
+from adaptwin_widgets.planner import Planner
+from adaptwin_widgets.recipe import Recipe
+from adaptwin_widgets.spectra import spectra
+from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.study import Record, Study
+from adaptwin_widgets.tune import Progress
+from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.worker import Task, Worker
+
+LIVE = 0.2  # seconds between two states of a running tune
+METHODS = ("ours", "uniform")
+OBSERVE, SCORE = "Observe the speech", "Score the original"
+
+
+class Workbench(HasTraits):
+    """One model and what is done with it; opening the same folder again in one kernel gives the same workbench.
+
+    model: an original `Whisper`. speech: corpora to observe and tune on, the target speaker's first. evaluations:
+    by name, the corpora to score on. folder: of the study (default: below ``runs/studio``, named after model and
+    speech, so that the same call finds the same study again). windows: 30 s windows of each corpus to observe.
+
+    spectra: those shown, weight-only until the speech was observed. small: the compressed model at hand, None at the
+    original. current: the try that plan and model belong to, "" once the plan was changed since. revision: counts up
+    with every new or changed record. tuning: the state of the tune. unfinished: tries that can be gone on with.
+
+    >>> import adaptwin_widgets as aw                                                       # doctest: +SKIP
+    >>> demo = aw.demo_speech()                                                             # doctest: +SKIP
+    >>> bench = Workbench(aw.load("tiny.en"), [demo["target_train"]], {"target": demo["target_dev"]})  # doctest: +SKIP
+    >>> bench.planner.commit(bench.planner.budget("encoder", 0.3))                          # doctest: +SKIP
+    >>> bench.attempt(minutes=3).wait()                                                     # doctest: +SKIP
+
+    Raises InputError for a compressed model, for no speech or no evaluation speech, for speech that is in both, and
+    for a folder that holds another study.
+    """
+
+    METHODS: ClassVar = METHODS
+    _open: ClassVar[dict[Path, Workbench]] = {}
+    spectra = AnyTrait()
+    small = AnyTrait(None, allow_none=True)
+    current = Unicode("original")
+    revision = Int(0)
+    tuning = Dict()
+    unfinished: Any = List()
+
+    def __init__(
+        self,
+        model: Whisper,
+        speech: Corpus | Sequence[Corpus],
+        evaluations: Mapping[str, Corpus],
+        *,
+        folder: str | Path | None = None,
+        windows: int = 40,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.model, self.speech = model, [speech] if isinstance(speech, Corpus) else list(speech)
+        self.evaluations = dict(evaluations)
+        _check(model, self.speech, self.evaluations)
+        self.recipe = Recipe(model, self.speech, windows=windows, seed=seed)
+        about = about_study(self.recipe, self.evaluations)
+        self.folder = Path(folder) if folder is not None else default_folder(about)
+        self.study = Study(self.folder, about)
+        self.attempts = Attempts(self.study, self.recipe, self.evaluations)
+        self.worker = Worker()
+        self.views: dict[str, Any] = {}  # for whoever shows it, so that showing it again shows the same
+        self.spectra = spectra(model)
+        self.planner = Planner(self.spectra)
+        self._tuning: tuple[Task, Job] | None = None
+        self._given = self.planner.plan  # the plan `current` belongs to
+        self.planner.observe(self._plan_changed, "revision")
+        self.study.listeners.append(self._study_changed)
+        self._look_for_unfinished()
+
+    @classmethod
+    def open(
+        cls,
+        model: Whisper,
+        speech: Corpus | Sequence[Corpus],
+        evaluations: Mapping[str, Corpus],
+        **options: Any,
+    ) -> Workbench:
+        """The workbench of this model and speech that is open in this kernel, or a new one."""
+        corpora = [speech] if isinstance(speech, Corpus) else list(speech)
+        about = about_study(Recipe(model, corpora, seed=options.get("seed", 0)), evaluations)
+        folder = Path(options.get("folder") or default_folder(about)).resolve()
+        found = cls._open.get(folder)
+        if found is None or found.study.about != about or not found.study.folder.is_dir():
+            found = cls._open[folder] = cls(model, corpora, evaluations, **options)
+        return found
+
+    # -- what runs in the background ------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Observe the speech and score the original, unless that is done or under way."""
+        under_way = {task.name for task in self.worker.tasks if not task.finished}
+        if not self.spectra.aware and OBSERVE not in under_way:
+            self.observe_speech()
+        if "original" not in self.study and SCORE not in under_way:
+            self.worker.submit(SCORE, self.attempts.original)
+
+    def observe_speech(self) -> Task:
+        """See the twins as the speech uses them."""
+
+        def work(task: Task) -> Any:
+            self.recipe.job = task
+            return self.recipe.spectra
+
+        return self.worker.submit(OBSERVE, work, self._observed)
+
+    def _observed(self, found: Any) -> None:
+        self.planner.learn(found)
+        self.spectra = found
+
+    def measure(self, sides: Sequence[str] = ("encoder", "decoder")) -> Task:
+        """Measure what cutting each twin does to the decoder's output; from then on it drives the allocation."""
+
+        def work(task: Task) -> Any:
+            self.recipe.job = task
+            if not self.spectra.aware:
+                self._observed(self.recipe.spectra)
+            return self.recipe.sensitivity(sides)
+
+        return self.worker.submit(
+            f"Measure the {' and the '.join(sides)}", work, lambda found: self.planner.learn(sensitivity=found)
+        )
+
+    def attempt(
+        self,
+        *,
+        minutes: float | None = None,
+        steps: int | None = None,
+        method: str = "ours",
+        target_weight: float = 0.5,
+        corpora: Sequence[str] | None = None,
+        note: str = "",
+    ) -> Task:
+        """Compress by the present plan, tune, score, and add the record; neither minutes nor steps: do not tune.
+
+        method: "ours" takes the plan as it is, "uniform" gives every twin the same share at the same budget.
+        target_weight: the first corpus's share. corpora: names of the speech to tune on (default: all).
+        """
+        plan = self._plan_for(method)
+        if minutes is not None and steps is not None:
+            raise InputError("Say how long to tune: minutes or steps, one of the two.")
+        if any(limit is not None and not limit > 0 for limit in (minutes, steps)):
+            raise InputError("A tune needs a limit above 0; or only compress and score.")
+        if not 0 <= target_weight <= 1:
+            raise InputError(f"target_weight={target_weight} is no share; give a number from 0 to 1.")
+        known = [c.name for c in self.speech]
+        if unknown := [name for name in corpora or [] if name not in known]:
+            raise InputError(f"There is no speech called {unknown[0]!r}; there is {', '.join(known)}.")
+        if corpora is not None and not corpora:
+            raise InputError("There is no speech to tune on; choose at least one corpus.")
+        how = Try(
+            self._new_name(plan), minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note
+        )  # fmt: skip
+        return self._submit(how, plan)
+
+    def resume(self, name: str) -> Task:
+        """Go on with a try that was paused, or cut off by a restart."""
+        for how in self.attempts.unfinished():
+            if how.name == name:
+                return self._submit(how, RankPlan.load(self.study.point(name) / "plan.json"))
+        raise InputError(f"There is no unfinished try called {name!r}.")
+
+    def pause(self) -> None:
+        """Stop the tune within one step and keep where it is; the try waits in `unfinished`."""
+        if self._tuning:
+            self._tuning[0].cancel()
+            self.worker.changed()
+
+    def stop(self) -> None:
+        """Stop the tune within one step; its best state so far is scored and recorded."""
+        if self._tuning:
+            self._tuning[1].cancel()
+            self.worker.changed()
+
+    def discard(self, name: str) -> None:
+        """Forget an unfinished try."""
+        if name in self.study or not any(how.name == name for how in self.attempts.unfinished()):
+            raise InputError(f"There is no unfinished try called {name!r}.")
+        if self.tuning.get("name") == name and self._tuning:
+            raise InputError(f"{name} is being worked on; pause it first.")
+        (self.study.point(name) / "try.json").unlink()
+        self._look_for_unfinished()
+
+    # -- going back -----------------------------------------------------------------------------------------
+
+    def go_back(self, name: str) -> Task | None:
+        """Make a try's plan and model the present ones; the model loads in the background."""
+        if name not in self.study:
+            raise InputError(f"There is no try called {name!r} in this study.")
+        record = self.study[name]
+        plan = RankPlan({}, self.planner.shape, self.model.source, method="original")
+        if record.plan is not None:
+            plan = self.study.plan(name)
+        self._given, self.current = plan, name
+        self.planner.commit(plan)
+        if record.plan is None:
+            self.small = None
+            return None
+        return self.worker.submit(f"Load {name}", lambda task: self.study.model(name), self._loaded(name))
+
+    def _loaded(self, name: str) -> Callable[[Whisper], None]:
+        def take(model: Whisper) -> None:
+            if self.current == name:
+                self.small = model
+
+        return take
+
+    def take(self, model: Whisper) -> None:
+        """Make a compressed model, made elsewhere from this original, the present one."""
+        ranks = getattr(model.config, "ranks", None)
+        if not ranks:
+            raise InputError(f"{model.source} is not compressed; open it in a Studio of its own.")
+        plan = RankPlan({k: list(v) for k, v in ranks.items()}, self.planner.shape, self.model.source, method="given")
+        plan.check(model.config, model.source)
+        self._given, self.current, self.small = plan, "", model
+        self.planner.commit(plan)
+
+    def note(self, name: str, text: str) -> None:
+        """Write a note on a try."""
+        self.study.annotate(name, text)
+
+    def save(self, folder: str | Path) -> Path:
+        """Save the present model in a folder that `load` and transformers read."""
+        return (self.small or self.model).save_pretrained(folder)
+
+    # -- inside ---------------------------------------------------------------------------------------------
+
+    def _plan_for(self, method: str) -> RankPlan:
+        plan = self.planner.plan
+        if method not in METHODS:
+            raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
+        if not plan.ranks:
+            raise InputError("The plan removes nothing yet; move a budget or a cut first.")
+        if method == "uniform":
+            removed = plan.reductions
+            budgets = {s: removed[f"{s}_reduction"] for s in ("encoder", "decoder") if removed[f"{s}_reduction"] > 0}
+            return uniform(self.spectra, **budgets)
+        return plan
+
+    def _new_name(self, plan: RankPlan) -> str:
+        removed = plan.reductions
+        parts = [(side, 100 * removed[f"{side}_reduction"]) for side in ("encoder", "decoder")]
+        base = "_".join(f"{side}-{share:.1f}".removesuffix(".0") for side, share in parts if share >= 0.05) or "plan"
+        base += "-uniform" if plan.method == "uniform" else ""
+        taken = {r.name for r in self.study.records} | {how.name for how in self.attempts.unfinished()}
+        taken |= {t.name.removeprefix("Try ") for t in self.worker.tasks if not t.finished}
+        number, name = 1, base
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        return name
+
+    def _submit(self, how: Try, plan: RankPlan) -> Task:
+        tuning = Job()
+        limit = {"limit_seconds": how.minutes * 60} if how.minutes else {"limit_steps": how.steps}
+        last = 0.0
+
+        def show(state: str, progress: Progress | None = None) -> None:
+            live = {**self.tuning, "name": how.name, "state": state, **limit}
+            if progress is not None:
+                live |= {"steps": progress.steps, "seconds": progress.seconds}
+                for key, name in (("losses", "loss"), ("held_out", "held_out"), ("wer", "wer")):
+                    live[key] = [[h["step"], h[name]] for h in progress.history if name in h]
+            self.tuning = live
+
+        def stepped(progress: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LIVE:
+                last = time.monotonic()
+                show("running", progress)
+            seen.append(progress)
+            del seen[:-1]
+
+        def work(task: Task) -> Whisper:
+            self.tuning, self._tuning = {}, (task, tuning)
+            if how.tuned:
+                show("preparing")
+                task.listeners.append(scoring)
+            try:
+                return self.attempts.make(how, plan, job=task, tuning=tuning, on_progress=stepped)
+            finally:
+                self._tuning = None
+                if how.tuned:
+                    state = "done" if how.name in self.study else "paused" if task.cancelled else "failed"
+                    show(state, seen[-1] if seen else None)
+                self._look_for_unfinished()
+
+        def scoring(job: Job) -> None:
+            # The tune's own reports come through `stepped`; a later one of another kind is the scoring after it.
+            if seen and job.text != "Tuning" and self.tuning.get("state") == "running":
+                show("scoring", seen[-1])
+
+        def made(model: Whisper) -> None:
+            if self.planner.plan.ranks == plan.ranks or how.name.endswith("-uniform"):
+                self._given, self.current, self.small = self.planner.plan, how.name, model
+
+        seen: list[Progress] = []
+        return self.worker.submit(f"Try {how.name}", work, made)
+
+    def _plan_changed(self, _: Any) -> None:
+        if self.planner.plan.ranks != self._given.ranks:
+            same = [r for r in self.study.records if (r.plan or {}).get("ranks", {}) == self.planner.plan.ranks]
+            self.current = "" if not same or same[-1].name != "original" else "original"
+            self._given = self.planner.plan
+            if self.current == "original":
+                self.small = None
+
+    def _study_changed(self) -> None:
+        self.revision += 1
+
+    def _look_for_unfinished(self) -> None:
+        found = []
+        for how in self.attempts.unfinished():
+            plan = RankPlan.load(self.study.point(how.name) / "plan.json")
+            progress = _stored_progress(self.study.point(how.name) / "tuning.safetensors")
+            limit = {"limit_seconds": how.minutes * 60} if how.minutes else {"limit_steps": how.steps}
+            reduction = plan.reductions["encoder_reduction"]
+            found.append({"name": how.name, "encoder_reduction": reduction, **limit, **progress})
+        self.unfinished = found
+
+    def record(self, name: str) -> Record:
+        """A try's record."""
+        return self.study[name]
+
+
+def _check(model: Whisper, speech: list[Corpus], evaluations: Mapping[str, Corpus]) -> None:
+    if getattr(model.config, "ranks", None):
+        raise InputError(f"{model.source} is compressed already; give the original, and open its study to go on.")
+    if not speech or not evaluations:
+        raise InputError("Give speech to learn from and, as eval={'target': ...}, speech to be scored on.")
+    require_apart(speech, evaluations)
+
+
+def default_folder(about: Mapping[str, Any]) -> Path:
+    """Where a study is kept if nobody says: the same for the same model and speech."""
+    mark = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+    return Path("runs") / "studio" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', str(about['model'])).strip('-')}-{mark}"
+
+
+def _stored_progress(file: Path) -> dict[str, Any]:
+    """Steps and seconds of a checkpoint; zero where a try was cut off before its first one."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            progress = json.loads(opened.metadata()["run"])["progress"]
+        return {"steps": progress["steps"], "seconds": progress["seconds"]}
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        return {"steps": 0, "seconds": 0.0}

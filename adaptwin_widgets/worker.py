@@ -1,0 +1,169 @@
+"""One background worker, and the list of what it does: the place where everything slow runs.
+
+Nothing here knows a notebook. A view observes `Worker.revision` and reads `Worker.tasks`.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from traitlets import HasTraits, Int
+
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.jobs import Cancelled, Job
+
+REPORTS = 0.1  # seconds between two reports to views; a step that takes a millisecond must not flood them
+KEPT = 30  # finished tasks that stay listed
+STATES = ("waiting", "running", "done", "stopped", "failed")
+
+
+@dataclass(eq=False)
+class Task(Job):
+    """A job in the list. state: one of `STATES`; result: what the work returned; error: one sentence;
+    details: the traceback, where the error is no `InputError`; seconds: how long it ran."""
+
+    state: str = "waiting"
+    result: Any = None
+    error: str = ""
+    details: str = ""
+    seconds: float = 0.0
+    number: int = 0
+    _began: float = field(default=0.0, repr=False)
+    _over: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("done", "stopped", "failed")
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left at the pace so far; None while that cannot be said."""
+        if self.state != "running" or not 0 < self.done < self.total:
+            return None
+        return (time.monotonic() - self._began) * (self.total - self.done) / self.done
+
+    def wait(self, timeout: float | None = None) -> Any:
+        """Block until it is over and return the result; raises TimeoutError, Cancelled, or RuntimeError.
+
+        >>> Worker().submit("sum", lambda job: 1 + 1).wait(10)
+        2
+        """
+        if not self._over.wait(timeout):
+            raise TimeoutError(f"{self.name} is not over after {timeout:g} s.")
+        if self.state == "failed":
+            raise RuntimeError(self.error)
+        if self.state == "stopped":
+            raise Cancelled(self.name)
+        return self.result
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a view shows of it, as JSON types."""
+        return {
+            "number": self.number, "name": self.name, "state": self.state, "text": self.text, "done": self.done,
+            "total": self.total, "error": self.error, "details": self.details, "seconds": self.seconds,
+            "remaining": self.remaining, "stopping": self.cancelled and not self.finished,
+        }  # fmt: skip
+
+
+class Worker(HasTraits):
+    """Runs one task after the other on a thread of its own.
+
+    revision: counts up with every change of any task, at most ten times a second while one reports progress.
+
+    >>> worker = Worker()
+    >>> task = worker.submit("count", lambda job: [n for n in job.track(range(3), text="Counting")])
+    >>> task.wait(10), task.state
+    ([0, 1, 2], 'done')
+    """
+
+    revision = Int(0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[Task] = []
+        self._queue: queue.Queue[tuple[Task, Callable[[Task], Any], Callable[[Any], None] | None]] = queue.Queue()
+        self._lock = threading.RLock()
+        self._thread: threading.Thread | None = None
+        self._reported = 0.0
+
+    @property
+    def running(self) -> Task | None:
+        """The task that runs now."""
+        return next((task for task in self.tasks if task.state == "running"), None)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything runs or waits."""
+        return any(not task.finished for task in self.tasks)
+
+    def submit(self, name: str, work: Callable[[Task], Any], then: Callable[[Any], None] | None = None) -> Task:
+        """Queue ``work(task)``; `then` takes its result, on the worker's thread, before the task counts as done."""
+        with self._lock:
+            number = self.tasks[-1].number + 1 if self.tasks else 1
+            task = Task(name, number=number, listeners=[self._report])
+            over = [t for t in self.tasks if t.finished]
+            self.tasks = [t for t in self.tasks if t not in over[: max(0, len(over) - KEPT)]] + [task]
+            self._queue.put((task, work, then))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="adaptwin-worker", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # no threads here (JupyterLite): run it in the caller's
+                    self._thread = None
+        if self._thread is None:
+            self._run(*self._queue.get())
+        self.changed()
+        return task
+
+    def cancel(self, number: int) -> None:
+        """Ask a task to stop; one that still waits never starts."""
+        for task in self.tasks:
+            if task.number == number and not task.finished:
+                task.cancel()
+        self.changed()
+
+    def cancel_all(self) -> None:
+        """Ask everything to stop."""
+        for task in self.tasks:
+            self.cancel(task.number)
+
+    def changed(self) -> None:
+        """Tell whoever observes `revision` that something is different."""
+        with self._lock:
+            self.revision += 1
+
+    def _report(self, job: Job) -> None:
+        if time.monotonic() - self._reported >= REPORTS:
+            self._reported = time.monotonic()
+            self.changed()
+
+    def _serve(self) -> None:
+        while True:
+            self._run(*self._queue.get())
+
+    def _run(self, task: Task, work: Callable[[Task], Any], then: Callable[[Any], None] | None) -> None:
+        task._began = time.monotonic()
+        try:
+            task.check()
+            task.state = "running"
+            self.changed()
+            task.result = work(task)
+            if then is not None:
+                then(task.result)
+            task.state = "done"
+        except Cancelled:
+            task.state = "stopped"
+        except InputError as error:
+            task.state, task.error = "failed", str(error)
+        except Exception as error:  # whatever it is, a person has to see it and the worker has to live
+            task.state, task.error = "failed", f"{type(error).__name__}: {error}"
+            task.details = traceback.format_exc()
+        task.seconds = time.monotonic() - task._began
+        task._over.set()
+        self.changed()

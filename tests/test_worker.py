@@ -1,0 +1,128 @@
+"""The background worker: order, cancel, errors that are seen, progress that does not flood."""
+
+import threading
+import time
+
+import pytest
+
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.jobs import Cancelled
+from adaptwin_widgets.worker import KEPT, Worker
+
+
+def wait_for(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.005)
+
+
+def test_tasks_run_one_after_the_other_off_the_callers_thread():
+    worker, order = Worker(), []
+    tasks = [
+        worker.submit(str(n), lambda task, n=n: order.append((n, threading.current_thread().name))) for n in range(3)
+    ]
+    for task in tasks:
+        task.wait(5)
+    assert [n for n, _ in order] == [0, 1, 2]
+    assert {name for _, name in order} == {"adaptwin-worker"}
+    assert [t.state for t in tasks] == ["done"] * 3 and not worker.busy
+
+
+def test_a_running_task_stops_at_its_next_report_and_the_next_one_runs():
+    worker, started = Worker(), threading.Event()
+
+    def forever(task):
+        for n in range(10**9):
+            started.set()
+            task.update(n, 10**9, "Working")
+            time.sleep(0.001)
+
+    first = worker.submit("first", forever)
+    second = worker.submit("second", lambda task: "ran")
+    assert started.wait(5) and second.state == "waiting" and worker.running is first
+    began = time.monotonic()
+    worker.cancel(first.number)
+    with pytest.raises(Cancelled):
+        first.wait(5)
+    assert time.monotonic() - began < 2 and first.state == "stopped"
+    assert second.wait(5) == "ran"
+
+
+def test_a_waiting_task_that_is_cancelled_never_starts():
+    worker, go, ran = Worker(), threading.Event(), []
+    worker.submit("holds", lambda task: go.wait(5))
+    waiting = worker.submit("never", lambda task: ran.append(1))
+    worker.cancel(waiting.number)
+    go.set()
+    wait_for(lambda: waiting.finished)
+    assert waiting.state == "stopped" and not ran
+
+
+def test_errors_are_kept_and_the_worker_lives():
+    worker = Worker()
+
+    def bad(task):
+        raise ZeroDivisionError("by nought")
+
+    def wrong(task):
+        raise InputError("The file is empty; give another.")
+
+    first, second = worker.submit("bad", bad), worker.submit("wrong", wrong)
+    wait_for(lambda: second.finished)
+    assert first.state == "failed" and first.error == "ZeroDivisionError: by nought" and "Traceback" in first.details
+    assert second.error == "The file is empty; give another." and not second.details
+    with pytest.raises(RuntimeError, match="by nought"):
+        first.wait(1)
+    assert worker.submit("good", lambda task: 5).wait(5) == 5
+
+
+def test_an_error_in_what_follows_is_an_error_of_the_task():
+    def fails(result):
+        raise ValueError(result)
+
+    worker = Worker()
+    task = worker.submit("x", lambda task: "result", fails)
+    wait_for(lambda: task.finished)
+    assert task.state == "failed" and "result" in task.error
+
+
+def test_progress_does_not_flood_and_the_end_is_told():
+    worker, seen = Worker(), []
+    worker.observe(lambda change: seen.append(time.monotonic()), "revision")
+
+    def busy(task):
+        for n in range(20000):
+            task.update(n, 20000)
+
+    began = time.monotonic()
+    task = worker.submit("busy", busy)
+    task.wait(20)
+    wait_for(lambda: not worker.busy)
+    assert len(seen) <= 4 + (time.monotonic() - began) / 0.1 + 1
+    assert worker.tasks[-1].to_dict()["state"] == "done"
+
+
+def test_what_is_shown_of_a_task():
+    worker, hold = Worker(), threading.Event()
+
+    def half(task):
+        task.update(5, 10, "Halfway")
+        hold.wait(5)
+
+    task = worker.submit("half", half)
+    wait_for(lambda: task.done == 5)
+    shown = task.to_dict()
+    assert shown["text"] == "Halfway" and shown["total"] == 10 and shown["remaining"] >= 0 and not shown["stopping"]
+    worker.cancel(task.number)
+    assert task.to_dict()["stopping"]
+    hold.set()
+    task._over.wait(5)
+
+
+def test_old_tasks_leave_the_list():
+    worker = Worker()
+    for n in range(KEPT + 10):
+        worker.submit(str(n), lambda task: None).wait(5)
+    wait_for(lambda: not worker.busy)
+    assert len(worker.tasks) <= KEPT + 2 and worker.tasks[-1].number == KEPT + 10
