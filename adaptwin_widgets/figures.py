@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from adaptwin_widgets.frontier import Goal, Scene, scene
+from adaptwin_widgets.frontier import Goal, Point, Scene, bars, scene, signed
 
 if TYPE_CHECKING:
     from adaptwin_widgets.plan import RankPlan
@@ -55,45 +55,45 @@ def frontier_traces(drawn: Scene) -> list[dict[str, Any]]:
     for i, name in enumerate(drawn.evaluations):
         colour, marker = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]
         own = drawn.of(name)
-        hollow = own["stage"] == "untuned"
-        best = own[own["pareto"]]
-        joined = [value for before, after in drawn.joined(name) for value in (before, after, None)]
+        filled = {**_marks([p for p in own if p["stage"] != "untuned"], colour, marker), "name": name}
+        hollow = _marks([p for p in own if p["stage"] == "untuned"], colour, f"{marker}-open")
+        hollow |= {"name": f"{name}, before tuning", "opacity": 0.65}
+        joined = [point for before, after in drawn.joined(name) for point in (before, after, None)]
         common = {"type": "scatter", "legendgroup": name}
         found += [
             {**common, **_line(joined, colour, 1), "name": f"{name}, before tuning"},
-            {**common, **_line([row for _, row in best.iterrows()], colour, 2), "name": name},
-            {**common, **_marks(own[hollow], colour, f"{marker}-open"), "name": f"{name}, before tuning",
-             "opacity": 0.65},
-            {**common, **_marks(own[~hollow], colour, marker), "name": name},
+            {**common, **_line([p for p in own if p["pareto"]], colour, 2), "name": name},
+            {**common, **hollow, "showlegend": hollow["showlegend"] and not filled["showlegend"]},
+            {**common, **filled},
         ]  # fmt: skip
     return found
 
 
-def _line(rows: Sequence[pd.Series | None], colour: str, width: float) -> dict[str, Any]:
+def _line(points: Sequence[Point | None], colour: str, width: float) -> dict[str, Any]:
     return {
-        "x": [None if row is None else float(row["at"]) for row in rows],
-        "y": [None if row is None else float(row["wer"]) for row in rows],
+        "x": [None if point is None else point["at"] for point in points],
+        "y": [None if point is None else point["wer"] for point in points],
         "text": [], "customdata": [], "error_y": {"array": [], "arrayminus": []},
         "mode": "lines", "line": {"color": colour, "width": width}, "hoverinfo": "skip", "showlegend": False,
     }  # fmt: skip
 
 
-def _marks(rows: pd.DataFrame, colour: str, marker: str) -> dict[str, Any]:
-    high, low = (rows[key].fillna(rows["wer"]) for key in ("wer_high", "wer_low"))
+def _marks(points: Sequence[Point], colour: str, marker: str) -> dict[str, Any]:
+    rates = [point["wer"] for point in points]
     return {
-        "x": rows["at"].tolist(), "y": rows["wer"].tolist(), "customdata": rows["try"].tolist(),
-        "text": [_hover(row) for _, row in rows.iterrows()], "hoverinfo": "text", "mode": "markers",
+        "x": [point["at"] for point in points], "y": rates, "customdata": [point["try"] for point in points],
+        "text": [_hover(point) for point in points], "hoverinfo": "text", "mode": "markers",
         "marker": {"symbol": marker, "size": 11, "color": colour, "line": {"width": 1.5, "color": colour}},
         "line": {"color": colour},
         "error_y": {
-            "type": "data", "symmetric": False, "array": (high - rows["wer"]).tolist(),
-            "arrayminus": (rows["wer"] - low).tolist(), "thickness": 1.2, "width": 4, "color": colour,
+            "type": "data", "symmetric": False, "array": [bars(point)[1] for point in points],
+            "arrayminus": [bars(point)[0] for point in points], "thickness": 1.2, "width": 4, "color": colour,
         },
-        "showlegend": len(rows) > 0,
+        "showlegend": len(points) > 0,
     }  # fmt: skip
 
 
-def _hover(row: pd.Series) -> str:
+def _hover(row: Point) -> str:
     """All that is known of a point, a line each; names and notes are a person's and must not be read as tags."""
     interval = f" [{row['wer_low']:.2f}, {row['wer_high']:.2f}]" if pd.notna(row["wer_low"]) else ""
     lines = [
@@ -101,10 +101,9 @@ def _hover(row: pd.Series) -> str:
         f"{row['metric'].upper()} {row['wer']:.2f} %{interval}",
     ]
     if pd.notna(row["difference"]):
-        interval = f" [{row['difference_low']:+.2f}, {row['difference_high']:+.2f}]"
-        lines.append(f"{row['difference']:+.2f} points to the original{interval}")
-    shares = [f"{part} −{100 * row[key]:.1f} %" for part, key in REDUCTIONS if pd.notna(row[key])]
-    lines.append(", ".join(shares))
+        interval = f" [{signed(row['difference_low'])}, {signed(row['difference_high'])}]"
+        lines.append(f"{signed(row['difference'])} points to the original{interval}")
+    lines.append(", ".join(f"{part} {signed(-100 * row[key], 1)} %" for part, key in REDUCTIONS if row[key] > 0))
     if pd.notna(row["parameters_after"]):
         lines.append(f"{row['parameters_after'] / 1e6:.2f} M parameters")
     if pd.notna(row["speed"]):
@@ -119,7 +118,7 @@ def frontier_layout(drawn: Scene, *, dark: bool = False) -> dict[str, Any]:
     return {
         "title": {"text": drawn.title, "x": 0.02, "subtitle": {"text": KEY}},
         "template": "plotly_dark" if dark else "plotly_white",
-        "legend": {"orientation": "h", "y": -0.16, "x": 0},
+        "legend": {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
         "hovermode": "closest", "height": 500, "margin": {"l": 70, "r": 30, "t": 80, "b": 60},
         "xaxis": {"title": {"text": drawn.axis.label}, "range": list(drawn.x_range), "zeroline": False},
         "yaxis": {"title": {"text": drawn.y_title}, "range": list(drawn.y_range), "zeroline": False},
@@ -150,10 +149,11 @@ def _annotations(drawn: Scene) -> list[dict[str, Any]]:
          "showarrow": False, "font": {"size": 11}}
         for region in drawn.regions
     ]  # fmt: skip
-    arrows = [
-        {"text": f"{row['wer']:.0f} %", "x": row["at"], "y": drawn.y_range[1], "ax": 0, "ay": 22, "arrowhead": 2,
+    arrows = [  # of one length a set, so that their texts do not hide each other
+        {"text": f"{row['wer']:.0f} %", "x": row["at"], "y": drawn.y_range[1], "ax": 0, "arrowhead": 2,
+         "ay": 20 + 16 * drawn.evaluations.index(row["evaluation"]),
          "arrowcolor": _colour(drawn, row["evaluation"]), "font": {"size": 11}}
-        for _, row in drawn.beyond.iterrows()
+        for row in drawn.beyond
     ]  # fmt: skip
     return labels + arrows
 

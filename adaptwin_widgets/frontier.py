@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -19,12 +19,16 @@ if TYPE_CHECKING:
 
 RATES = {"wer": "Word error rate", "cer": "Character error rate"}
 UNITS = ("points", "percent")
+VERDICTS = ("met", "unclear", "more errors", "too slow", "too large")  # the worst last
 BYTES = 2  # of a parameter in float16, the precision of the published checkpoints
 SLOT = 0.008  # of the axis: how far points of one try stand apart, so that their bars do not hide each other
 NEEDED = (
     "try", "stage", "evaluation", "encoder_reduction", "model_reduction", "parameters_after", "wer", "wer_low",
     "wer_high", "difference", "difference_low", "difference_high", "audio_seconds", "seconds", "metric", "note",
 )  # fmt: skip
+
+
+Point = dict[str, Any]  # a row of `points`
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,8 @@ AXES = {
     "speed": Axis("Measured speed", "seconds of speech a second", _speed),
 }
 GOALS = {
-    "encoder": "of the encoder's parameters removed",
-    "model": "of the model's parameters removed",
+    "encoder": "of the encoder removed",
+    "model": "of the model removed",
     "speed": "faster",
 }
 
@@ -72,7 +76,7 @@ class Goal:
     `least` counts, one of `GOALS`. The region is drawn on the axis of the same name, "model" on "size" as well.
 
     >>> print(Goal(2, least=45))
-    at most 2 points more word errors, at least 45 % of the encoder's parameters removed
+    at most 2 points more word errors, at least 45 % of the encoder removed
 
     Raises InputError for a negative number, an unknown unit or measure.
     """
@@ -102,13 +106,13 @@ class Goal:
         """How many points more than the original's rate (percent) are within the goal."""
         return self.worse if self.unit == "points" else original * self.worse / 100
 
-    def reach(self, original: pd.Series) -> float:
+    def reach(self, original: Point) -> float:
         """Where the goal begins on its own axis, seen from the original's row of `points`."""
         if self.of != "speed":
             return self.least
         return float(original["speed"] * (1 + self.least / 100))
 
-    def verdict(self, row: pd.Series, original: pd.Series) -> str:
+    def verdict(self, row: Point, original: Point) -> str:
         """How a try does on one evaluation set, from its row of `points` and the original's.
 
         "met" and "more errors" only where the whole 95 % interval of the paired difference is on one side; else
@@ -182,15 +186,16 @@ class Region:
 class Scene:
     """All that a drawer needs, in the units of the axes.
 
-    points: as from `points`, with `at`, the x where it is drawn (x and a slot of its own). x_range runs from the left
-    edge to the right one. originals: by evaluation set, the original's row. beyond: points above the y range.
+    points: rows as from `points`, from left to right, with `at`, the x where it is drawn (x and a slot of its own).
+    x_range runs from the left edge to the right one. originals: by evaluation set, the original's point. beyond: points
+    above the y range.
     """
 
     source: str
     axis: Axis
-    points: pd.DataFrame
+    points: list[Point]
     evaluations: list[str]
-    originals: dict[str, pd.Series]
+    originals: dict[str, Point]
     regions: list[Region]
     x_range: tuple[float, float]
     y_range: tuple[float, float]
@@ -201,24 +206,22 @@ class Scene:
 
     @property
     def y_title(self) -> str:
-        metrics = list(dict.fromkeys(self.points["metric"]))
-        return f"{RATES.get(metrics[0], 'Error rate') if len(metrics) == 1 else 'Error rate'}, %"
+        metrics = {point["metric"] for point in self.points} or {"wer"}
+        return f"{RATES.get(metrics.pop(), 'Error rate') if len(metrics) == 1 else 'Error rate'}, %"
 
     @property
-    def beyond(self) -> pd.DataFrame:
-        return self.points[self.points["wer"] > self.y_range[1]]
+    def beyond(self) -> list[Point]:
+        return [point for point in self.points if point["wer"] > self.y_range[1]]
 
-    def of(self, evaluation: str) -> pd.DataFrame:
-        """The points of one evaluation set, from left to right."""
-        own = self.points[self.points["evaluation"] == evaluation]
-        return own.sort_values("x", ascending=not self.axis.less, kind="stable")
+    def of(self, evaluation: str) -> list[Point]:
+        """The points of one evaluation set."""
+        return [point for point in self.points if point["evaluation"] == evaluation]
 
-    def joined(self, evaluation: str) -> list[tuple[pd.Series, pd.Series]]:
-        """Every tried plan of one set before and after its tuning."""
+    def joined(self, evaluation: str) -> list[tuple[Point, Point]]:
+        """Every tuned try of one set before and after."""
         own = self.of(evaluation)
-        before = {row["try"]: row for _, row in own[~own["final"]].iterrows()}
-        after = own[own["final"] & own["try"].isin(before)]
-        return [(before[row["try"]], row) for _, row in after.iterrows()]
+        before = {point["try"]: point for point in own if not point["final"]}
+        return [(before[point["try"]], point) for point in own if point["final"] and point["try"] in before]
 
 
 def scene(study: Study, *, axis: str = "encoder", goal: Goal | None = None) -> Scene:
@@ -232,18 +235,20 @@ def scene(study: Study, *, axis: str = "encoder", goal: Goal | None = None) -> S
     table, measure = points(study, axis), AXES[axis]
     known = study.about.get("evaluations") or {}
     evaluations = list(dict.fromkeys([*known, *table["evaluation"]]))
-    originals = {row["evaluation"]: row for _, row in table[table["stage"] == "original"].iterrows()}
+    first = table[table["stage"] == "original"].to_dict("records")
+    originals: dict[str, Point] = {str(row["evaluation"]): row for row in first}
     regions = _regions(goal, axis, originals) if goal is not None else []
     x_range = _x_range([*table["x"], *(region.start for region in regions)], axis)
     # Side by side: before and after tuning of the first set, then of the second, all around the true place.
     place = {name: 2 * i - len(evaluations) + 1 for i, name in enumerate(evaluations)}
     slots = [place[name] - (not final) for name, final in zip(table["evaluation"], table["final"], strict=True)]
     table["at"] = table["x"] + SLOT * (x_range[1] - x_range[0]) * np.asarray(slots, dtype=float)
-    source = str(study.about.get("model", ""))
-    return Scene(source, measure, table, evaluations, originals, regions, x_range, _y_range(table, originals, regions))
+    ordered: list[Point] = table.sort_values("x", ascending=not measure.less, kind="stable").to_dict("records")
+    y_range = _y_range(ordered, originals, regions)
+    return Scene(str(study.about.get("model", "")), measure, ordered, evaluations, originals, regions, x_range, y_range)
 
 
-def _regions(goal: Goal, axis: str, originals: dict[str, pd.Series]) -> list[Region]:
+def _regions(goal: Goal, axis: str, originals: dict[str, Point]) -> list[Region]:
     if goal.of != axis and (goal.of, axis) != ("model", "size"):
         return []
     found = []
@@ -262,13 +267,23 @@ def _x_range(values: list[float], axis: str) -> tuple[float, float]:
     return (high + room / 2, low - room) if AXES[axis].less else (low - room / 2, high + room)
 
 
-def _y_range(table: pd.DataFrame, originals: dict[str, pd.Series], regions: list[Region]) -> tuple[float, float]:
+def _y_range(drawn: list[Point], originals: dict[str, Point], regions: list[Region]) -> tuple[float, float]:
     """From zero up to everything, unless a broken try would press all others flat."""
-    if not len(table):
+    if not drawn:
         return 0.0, 20.0
-    everything = max(table["wer_high"].fillna(table["wer"]).max(), *(r.top for r in regions), 0.0)
+    everything = max([np.nanmax([point["wer"], point["wer_high"]]) for point in drawn] + [r.top for r in regions])
     usual = max((row["wer"] for row in originals.values()), default=np.inf)
-    return 0.0, float(1.06 * min(everything, max(5 * usual, 20.0)) or 1.0)
+    return 0.0, float(1.06 * min(everything, max(3 * usual, 15.0)) or 1.0)
+
+
+def bars(point: Point) -> tuple[float, float]:
+    """How far the 95 % interval reaches below and above the rate; zeros where there is none.
+
+    >>> bars({"wer": 4.0, "wer_low": 3.0, "wer_high": float("nan")})
+    (1.0, 0.0)
+    """
+    low, high = (point["wer"] if pd.isna(point[key]) else point[key] for key in ("wer_low", "wer_high"))
+    return point["wer"] - low, high - point["wer"]
 
 
 def signed(value: float, digits: int = 2) -> str:

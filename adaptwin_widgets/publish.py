@@ -7,10 +7,12 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.figures import COLOURS, MARKERS, frontier
 from adaptwin_widgets.files import write_atomically
-from adaptwin_widgets.frontier import Goal, Scene, scene
+from adaptwin_widgets.frontier import Goal, Scene, bars, scene
 
 if TYPE_CHECKING:
     from adaptwin_widgets.study import Study
@@ -106,25 +108,20 @@ def _draw(axes: Any, drawn: Scene) -> None:
             axes.axhline(drawn.originals[name]["wer"], color=colour, linewidth=0.7, linestyle=":", zorder=1)
         for before, after in drawn.joined(name):
             axes.plot([before["at"], after["at"]], [before["wer"], after["wer"]], color=colour, linewidth=0.6)
-        best = own[own["pareto"]]
-        axes.plot(best["at"], best["wer"], color=colour, linewidth=1.2)
-        for rows, label, fill in (
-            (own[own["stage"] != "untuned"], name, colour),
-            (own[own["stage"] == "untuned"], f"{name}, before tuning", axes.get_facecolor()),
-        ):
-            if not len(rows):
-                continue
-            bars = [
-                rows["wer"] - rows["wer_low"].fillna(rows["wer"]),
-                rows["wer_high"].fillna(rows["wer"]) - rows["wer"],
-            ]
-            axes.errorbar(
-                rows["at"], rows["wer"], yerr=bars, label=label, linestyle="none", color=colour, marker=marker,
-                markersize=5, markerfacecolor=fill, markeredgewidth=0.9, elinewidth=0.7, capsize=1.8, zorder=3,
-            )  # fmt: skip
-    for _, row in drawn.beyond.iterrows():
+        best = [point for point in own if point["pareto"]]
+        axes.plot([p["at"] for p in best], [p["wer"] for p in best], color=colour, linewidth=1.2)
+        for hollow, label, fill in ((False, name, colour), (True, f"{name}, before tuning", axes.get_facecolor())):
+            marks = [point for point in own if (point["stage"] == "untuned") == hollow]
+            if marks:
+                axes.errorbar(
+                    [p["at"] for p in marks], [p["wer"] for p in marks], yerr=np.transpose([bars(p) for p in marks]),
+                    label=label, linestyle="none", color=colour, marker=marker, markersize=5, markerfacecolor=fill,
+                    markeredgewidth=0.9, elinewidth=0.7, capsize=1.8, zorder=3,
+                )  # fmt: skip
+    for row in drawn.beyond:
+        below = -18 - 11 * drawn.evaluations.index(row["evaluation"])
         axes.annotate(
-            f"{row['wer']:.0f} %", (row["at"], drawn.y_range[1]), (0, -16), textcoords="offset points", ha="center",
+            f"{row['wer']:.0f} %", (row["at"], drawn.y_range[1]), (0, below), textcoords="offset points", ha="center",
             fontsize=7, arrowprops={"arrowstyle": "->", "color": colours[row["evaluation"]], "linewidth": 0.7},
         )  # fmt: skip
     axes.set_xlim(*drawn.x_range)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from adaptwin_widgets.frontier import BYTES, Goal, Scene, scene, signed
+from adaptwin_widgets.frontier import BYTES, VERDICTS, Goal, Point, Scene, scene, signed
 
 if TYPE_CHECKING:
     from adaptwin_widgets.study import Study
@@ -18,7 +18,8 @@ def rows(study: Study, goal: Goal | None = None) -> list[dict[str, Any]]:
     """The numbers of the figure as text, a dictionary a try, for tables that people and screen readers read.
 
     sets: by evaluation set, in the order of `scene`: rate, interval, difference to the original (points), rate before
-    tuning, and whether the point is on the Pareto line (of the encoder axis); None where the try was not scored on it.
+    tuning, whether the point is on the Pareto line (of the encoder axis), and the goal's verdict; None where the try
+    was not scored on it. goal: the worst verdict of all sets.
 
     >>> from adaptwin_widgets.study import Record, Study
     >>> import tempfile
@@ -28,49 +29,47 @@ def rows(study: Study, goal: Goal | None = None) -> list[dict[str, Any]]:
     [('original', '0.0', '4.20')]
     """
     drawn = scene(study)
-    return [_row(name, own, drawn, goal) for name, own in drawn.points.groupby("try", sort=False)]
+    own: dict[str, list[Point]] = {record.name: [] for record in study.records}
+    for point in drawn.points:
+        own[point["try"]].append(point)
+    return [_row(name, points, drawn, goal) for name, points in own.items() if points]
 
 
-def _row(name: str, own: pd.DataFrame, drawn: Scene, goal: Goal | None) -> dict[str, Any]:
-    final = own[own["final"]].set_index("evaluation", drop=False)
-    before = own[~own["final"]].set_index("evaluation")
+def _row(name: str, own: list[Point], drawn: Scene, goal: Goal | None) -> dict[str, Any]:
+    final = {point["evaluation"]: point for point in own if point["final"]}
+    before = {point["evaluation"]: point for point in own if not point["final"]}
     sets: list[dict[str, Any] | None] = []
-    verdicts: dict[str, str] = {}
+    verdicts: list[str] = [""]
     for evaluation in drawn.evaluations:
-        if evaluation not in final.index:
+        if evaluation not in final:
             sets.append(None)
             continue
-        row = final.loc[evaluation]
+        row = final[evaluation]
         original = drawn.originals.get(evaluation)
-        interval = f"[{row['wer_low']:.2f}, {row['wer_high']:.2f}]" if pd.notna(row["wer_low"]) else ""
+        interval = f"[{row['wer_low']:.1f}, {row['wer_high']:.1f}]" if pd.notna(row["wer_low"]) else ""
+        compared_with = None if row["stage"] == "original" else original
+        verdicts.append(goal.verdict(row, compared_with) if goal is not None and compared_with is not None else "")
         sets.append(
             {
                 "wer": f"{row['wer']:.2f}", "interval": interval,
                 "difference": signed(row["difference"]), "best": bool(row["pareto"]),
-                "before": f"{before.loc[evaluation, 'wer']:.2f}" if evaluation in before.index else "",
+                "before": f"{before[evaluation]['wer']:.2f}" if evaluation in before else "",
+                "verdict": verdicts[-1],
             }
         )  # fmt: skip
-        if goal is not None and original is not None and row["stage"] != "original":
-            verdicts[evaluation] = goal.verdict(row, original)
-    seconds = final["seconds"].sum()
-    first = final.iloc[0]
+    first, measured = own[0], [point for point in final.values() if pd.notna(point["speed"])]
+    heard, seconds = (sum(point[key] for point in measured) for key in ("audio_seconds", "seconds"))
     return {
-        "name": name, "stage": first["stage"], "note": first["note"],
+        "name": name, "note": first["note"],
         "encoder": _number(100 * first["encoder_reduction"], 1), "model": _number(100 * first["model_reduction"], 1),
         "size": _number(BYTES * first["parameters_after"] / 1e6, 1),
-        "speed": _number(final["audio_seconds"].sum() / seconds, 1) if seconds > 0 else "",
-        "sets": sets, "goal": _together(verdicts),
+        "speed": _number(heard / seconds, 1) if measured else "",
+        "sets": sets, "goal": max(verdicts, key=["", *VERDICTS].index),
     }  # fmt: skip
 
 
 def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if pd.notna(value) else ""
-
-
-def _together(verdicts: dict[str, str]) -> str:
-    if len(set(verdicts.values())) <= 1:
-        return next(iter(verdicts.values()), "")
-    return ", ".join(f"{name}: {verdict}" for name, verdict in verdicts.items())
 
 
 def summary(study: Study, goal: Goal | None = None) -> str:
@@ -109,6 +108,8 @@ def _compared(row: pd.Series) -> dict[str, str]:
 
     unit = {"errors": row["unit"], "speed": "speed, × real time"}.get(row["about"], row["unit"])
     what = row["what"] if row["about"] != "ranks" else row["what"].replace(".", " ").replace("_", "-")
+    if row["about"] in ("size", "ranks"):  # the others are named by a person
+        what = what[:1].upper() + what[1:]
     return {
         "what": f"{what}, {unit}",
         "first": span("first", lambda v: f"{v:.{digits}f}"),

@@ -284,9 +284,9 @@ def test_a_chosen_clip_is_heard_seen_and_read(ears, pair, speech):
     assert mel.shape == (80, 70) and abs(mel[:, 30].argmax() + 0.5 - mel_row(500)) <= 1
     assert [round(share, 2) for _, share in view.sound["ticks"]] == [0.16, 0.33, 0.56, 0.78]
     original, small = rows(view)["original"], rows(view)["encoder-30"]
-    assert original["errors"] == "0 of 3 words" and small["errors"] == "2 of 3 words"
+    assert original["errors"] == "0 errors in 3 words" and small["errors"] == "2 errors in 3 words"
     assert small["counts"] == {"words": 3, "substitute": 1, "insert": 1, "delete": 0}
-    assert original["time"].endswith(" s") and original["speed"].endswith("× real time")
+    assert original["time"].endswith(" s") and float(original["speed"]) > 1
     kinds = [[cell and tuple(cell) for cell in column["heard"]] for column in view.transcript["columns"]]
     assert tuple(kinds[-1]) == (("equal", "apple"), ("equal", "apple"))
     assert sorted(cell[1][0] for cell in kinds) == ["equal", "equal", "insert", "substitute"]
@@ -463,10 +463,10 @@ def test_clips_that_got_worse_are_found_and_shown(ears, pair, speech, monkeypatc
     settle(lambda: view.ranking["positions"] and not view.search["active"])
     assert view.ranking["order"] == "worst" and view.ranking["positions"] == [2, 3, 1, 0]
     assert view.ranking["errors"] == [[1, 0], [0, 0], [0, 2], [0, 1]]
-    summary = "From original to encoder-30, 2 of 4 clips got worse, 1 better; 1 word errors became 3, of 12 words."
+    summary = "From original to encoder-30, 2 of 4 clips got worse, 1 better; errors went from 1 to 3, in 12 words."
     assert view.ranking["summary"] == summary
     settle(lambda: view.choice["position"] == 2 and done(view))  # the worst one is taken
-    assert rows(view)["encoder-30"]["errors"] == "2 of 3 words"
+    assert rows(view)["encoder-30"]["errors"] == "2 errors in 3 words"
     assert ("big", "d") in ears.calls and ears.calls.count(("big", "c")) == 2  # once in the search, once for the time
     press(view, "arrange", order="corpus")
     assert view.ranking["positions"] == [] and view.ranking["errors"]
@@ -579,11 +579,11 @@ def test_texts_of_the_study_are_not_transcribed_again(ears, bench, pair, speech)
     bench.study.write("encoder-30", "target", speech["target"], [*same[:3], "one apple"])
     bench.current, bench.small = "encoder-30", pair["encoder-30"]
     view = Listen.of(bench)
-    assert rows(view)["encoder-30"]["errors"] == "0 of 3 words" and not rows(view)["encoder-30"]["time"]
+    assert rows(view)["encoder-30"]["errors"] == "0 errors in 3 words" and not rows(view)["encoder-30"]["time"]
     view.find_worse().wait(5)
     assert view.ranking["positions"][0] == 3 and "from the study's files" in view.ranking["summary"]
     settle(lambda: view.choice["position"] == 3 and done(view))
-    assert rows(view)["encoder-30"]["errors"] == "1 of 3 words" and rows(view)["encoder-30"]["time"]
+    assert rows(view)["encoder-30"]["errors"] == "1 error in 3 words" and rows(view)["encoder-30"]["time"]
     assert {name for _, name in ears.calls} == {"d"}  # only to take its time
 
 
@@ -623,7 +623,7 @@ def test_a_page_without_a_kernel_shows_the_words(ears, pair, speech):
     view.choose("target", "a")
     settle(lambda: done(view))
     summary = view.summary()
-    assert "<u>won</u>" in summary and "One red apple." in summary and "of 3 words" in summary
+    assert "<u>won</u>" in summary and "One red apple." in summary and "in 3 words" in summary
     assert "<red>" not in summary and "script" not in summary
 
 

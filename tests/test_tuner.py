@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +19,9 @@ import adaptwin_widgets as aw
 from adaptwin_widgets.choices import Choices
 from adaptwin_widgets.curves import milestones, thin
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.figures import COLOURS
 from adaptwin_widgets.speech import Corpus, Utterance
-from adaptwin_widgets.widgets.base import View
+from adaptwin_widgets.widgets.base import STYLE, View
 from adaptwin_widgets.widgets.jobs import Jobs
 from adaptwin_widgets.widgets.tuner import Tuner
 from adaptwin_widgets.workbench import Workbench
@@ -257,9 +259,9 @@ def test_a_tune_from_its_start_to_its_end(bench: Bench):
     assert tuner.live["headline"] == "encoder-30: done"
     assert tuner.live["time"] == "step 40 of 40 · 1 min 20 s"
     assert tuner.live["table"] == [
-        ["Loss", "2", "0.05", "0.05", "40"],
-        ["Held-out loss", "2", "1.025", "1.025", "40"],
-        ["Held-out word error rate, %", "12.5", "12.5", "12.5", "40"],
+        ["Loss", "2.00", "0.0500", "0.0500", "40"],
+        ["Held-out loss", "2.00", "1.02", "1.02", "40"],
+        ["Held-out WER, %", "12.5", "12.5", "12.5", "40"],
     ]
     assert tuner.live["curves"]["wer"] == [[10, 12.5], [20, 12.5], [30, 12.5], [40, 12.5]]
 
@@ -409,7 +411,7 @@ def test_a_page_without_a_kernel_shows_the_last_values(bench: Bench):
     tuner.start()
     settle(lambda: tuner.live["state"] == "done")
     assert "encoder-30: done step 20 of 20" in tuner.summary()
-    assert "<td>Loss</td><td>2</td><td>0.1</td><td>0.1</td><td>20</td>" in tuner.summary()
+    assert "<td>Loss</td><td>2.00</td><td>0.100</td><td>0.100</td><td>20</td>" in tuner.summary()
 
 
 # -- curves ---------------------------------------------------------------------------------------------------
@@ -433,6 +435,12 @@ def test_what_is_not_finite_reaches_neither_chart_nor_json():
     assert thin(curve) == [[0, 1.0]]
     assert milestones(curve) == (1.0, 1.0, math.inf)
     assert milestones([]) is None
+
+
+def test_the_curves_have_the_colours_of_the_figures():
+    drawn = re.findall(r"aw-(?:line|fill)-\w+ \{ (?:stroke|fill): (#\w+)", STYLE)
+    assert len(drawn) == 8
+    assert {colour.upper() for colour in drawn} <= set(COLOURS)
 
 
 # -- a real workbench -----------------------------------------------------------------------------------------
@@ -468,4 +476,4 @@ def test_a_real_tune_is_paused_found_again_resumed_and_stopped(tiny_en, tmp_path
     assert 0 < record.tuning["steps"] < 500
     assert (record.note, record.settings["target_weight"]) == ("paused once", 0.7)
     assert tuner.live["state"] == "done" and tuner.live["unfinished"] == [] and tuner.error == {}
-    assert [label for label, *_ in tuner.live["table"]] == ["Loss", "Held-out loss", "Held-out word error rate, %"]
+    assert [label for label, *_ in tuner.live["table"]] == ["Loss", "Held-out loss", "Held-out WER, %"]

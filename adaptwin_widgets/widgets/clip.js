@@ -1,4 +1,4 @@
-// The picture of a clip: waveform, log-mel spectrogram, playhead. Put before the script of Listen, behind parts.js.
+// The picture of a clip: waveform, log-mel spectrogram, playhead. Put before the script of Listen, behind dom.js.
 
 const LEFT = 52, WAVE = 64, GAP = 8, MEL = 160, AXIS = 20; // pixels of the picture
 // Viridis: it grows lighter evenly, so that it can be read in grey and with every kind of colour vision.

@@ -85,7 +85,7 @@ class Curves {
   ends(twin) { // labels of the y axis: top and bottom
     if (this.options.show === "energy") return ["100 %", "0"];
     const top = this.options.values === "absolute" ? this.unit(twin, this.options.source === "weights") : 1;
-    const text = (v) => (v === 1 ? "1" : v.toPrecision(2).replace(/e\+?(-?)(\d+)/, "e$1$2"));
+    const text = (v) => String(Number(v.toPrecision(2)));
     return [text(top), this.options.scale === "log" ? text(top / 10 ** this.depth) : "0"];
   }
 
@@ -126,7 +126,7 @@ class Curves {
     for (let s = 0; s <= steps; s++) {
       const y = box.y + (box.h * s) / steps;
       const value = log ? Number(top) / 10 ** s : (Number.parseFloat(top) * (steps - s)) / steps;
-      context.fillText(this.options.show === "energy" ? `${value} %` : value.toPrecision(2), box.x - 8, y);
+      context.fillText(this.options.show === "energy" ? `${value} %` : String(Number(value.toPrecision(2))), box.x - 8, y);
       context.globalAlpha = 0.5;
       context.strokeRect(box.x, y, box.w, 0);
       context.globalAlpha = 1;

@@ -1,6 +1,10 @@
-// Small helpers for every script that draws spectra.
+// Small helpers, put before the script of every widget.
+const TAKES_KEYS = ["input", "select", "button", "summary", "textarea", "audio"];
+
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
+  // JupyterLab takes arrow keys and letters for itself unless the focused element itself says no.
+  if (TAKES_KEYS.includes(tag) || attributes.tabindex != null) node.setAttribute("data-lm-suppress-shortcuts", "true");
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (value === true) node.setAttribute(name, "");

@@ -7,6 +7,7 @@ const MARKS = {
   "triangle-up": "M6,0L12,11H0Z", cross: "M4,0H8V4H12V8H8V12H4V8H0V4H4Z",
   star: "M6,0L7.6,4.2L12,4.4L8.5,7.1L9.7,11.5L6,9L2.3,11.5L3.5,7.1L0,4.4L4.4,4.2Z",
 };
+const VERDICTS = { met: "✓", unclear: "?", "more errors": "✗" };
 const FILES = [["svg", "SVG picture"], ["pdf", "PDF picture"], ["html", "HTML page"], ["csv", "CSV table"]];
 
 function make(tag, attributes = {}, ...children) {
@@ -61,24 +62,27 @@ function render({ model, el }) {
   function aim() {
     send("goal", aimed.checked ? { worse: worse.valueAsNumber, unit: unit.value, least: least.valueAsNumber, of: measure.value } : {});
   }
-  const wishes = make("span", { class: "aw-row" }, "at most", worse, unit, "more word errors, at least", least, "%", measure, hint);
+  const wishes = [make("span", {}, "at most"), worse, unit, make("span", {}, "more word errors, at least"), least,
+    make("span", {}, "%"), measure, hint];
   const controls = make("div", { class: "aw-column" },
     make("label", { class: "aw-row" }, "Horizontal axis", axis),
-    make("div", { class: "aw-row", role: "group", "aria-label": "Goal" }, make("label", { class: "aw-row" }, aimed, "Goal"), wishes));
+    make("div", { class: "aw-row aw-frontier-goal", role: "group", "aria-label": "Goal" },
+      make("label", { class: "aw-row" }, aimed, "Goal"), ...wishes));
 
   // -- the table --
   const head = make("tr");
   const body = make("tbody");
-  const table = make("table", {},
-    make("caption", { class: "aw-faint" },
-      "Word errors in percent with their 95 % interval; below, points more or less than the original, and before tuning. ",
-      "Bold: no other point is both smaller and better."),
-    make("thead", {}, head), body);
-  const scroll = make("div", { class: "aw-frontier-table", tabindex: 0, role: "region", "aria-label": "The tries in numbers" }, table);
+  const scroll = make("div", { class: "aw-frontier-table", tabindex: 0, role: "region", "aria-label": "The tries in numbers" },
+    make("table", {}, make("thead", {}, head), body));
+  const key = make("p", { class: "aw-faint aw-frontier-key" },
+    "Word errors in percent with their 95 % interval; below them the difference to the original in points, and the rate ",
+    "before tuning. Bold: no other point is both smaller and better. In the picture filled marks are after tuning, hollow ",
+    "ones before; the line joins the bold points. Goal: ✓ met, ✗ more errors, ? the interval holds both.");
   const none = make("p", { class: "aw-faint" }, "There is no try yet; the original is scored first.");
 
   // -- the chosen try --
   const title = make("h3");
+  const here = make("span", { class: "aw-frontier-current" }, "current");
   const back = make("button", { type: "button", class: "aw-main", onclick: () => send("go_back") }, "Go back to this try");
   const note = make("input", { type: "text", placeholder: "What was tried, what was heard", onchange: keep,
     onkeydown: (event) => { if (event.key === "Escape") { note.value = note.dataset.kept; note.blur(); } } });
@@ -89,7 +93,7 @@ function render({ model, el }) {
   }
   const hintOfChoice = make("p", { class: "aw-faint" }, "Choose a try in the table, or click on its point in the picture.");
   const chosen = make("div", { class: "aw-column aw-frontier-chosen" },
-    make("div", { class: "aw-row" }, title, back),
+    make("div", { class: "aw-row" }, title, here, back),
     make("label", { class: "aw-row aw-frontier-note" }, "Note", note),
     make("label", { class: "aw-row" }, "Compare with", other), compared);
 
@@ -100,14 +104,14 @@ function render({ model, el }) {
   const files = make("div", { class: "aw-row", role: "group", "aria-label": "Save" }, "Save as", ...buttons, saved, link);
 
   const root = make("section", { class: "aw aw-column", "aria-label": "Frontier: numbers and controls" },
-    problem, controls, none, scroll, hintOfChoice, chosen, files, live);
+    problem, controls, none, scroll, key, hintOfChoice, chosen, files, live);
   el.append(root);
 
   function headOf(state) {
     const cell = (...text) => make("th", { scope: "col", class: "aw-number" }, ...text);
     head.replaceChildren(make("th", { scope: "col" }, "Try"), cell("Encoder removed, %"), cell("Size, MB"),
-      ...state.sets.map((set) => cell(mark(set), ` ${set.name}, ${set.metric} %`)), cell("Speed"),
-      ...(state.goal.worse === undefined ? [] : [make("th", { scope: "col" }, "Goal")]), make("th", { scope: "col" }, "Note"));
+      ...state.sets.map((set) => cell(mark(set), ` ${set.name}, ${set.metric} %`)), cell("Speed, × real time"),
+      ...(state.goal.worse === undefined ? [] : [make("th", { scope: "col" }, "Goal")]));
   }
 
   function rowOf(row, state) {
@@ -117,18 +121,21 @@ function render({ model, el }) {
     pick.dataset.name = row.name;
     const name = make("th", { scope: "row" }, pick);
     if (current) name.append(make("span", { class: "aw-frontier-current" }, "current"));
+    if (row.note) name.append(make("div", { class: "aw-faint aw-frontier-said" }, row.note));
     const number = (text) => make("td", { class: "aw-number" }, text || "–");
     const sets = row.sets.map((set) => {
       if (!set) return number("");
       const below = [set.difference, set.before && `${set.before} before`].filter(Boolean).join(" · ");
+      const sign = VERDICTS[set.verdict];
       const cell = make("td", { class: "aw-number" },
+        ...(sign ? [make("span", { role: "img", "aria-label": `goal ${set.verdict}`, title: `goal: ${set.verdict}` }, sign), " "] : []),
         make(set.best ? "strong" : "span", {}, set.wer), ` ${set.interval}`, make("div", { class: "aw-faint" }, below));
       if (set.best) cell.append(make("span", { class: "aw-hidden" }, "no other point is both smaller and better"));
       return cell;
     });
-    const goal = state.goal.worse === undefined ? [] : [make("td", {}, row.goal || "–")];
+    const goal = state.goal.worse === undefined ? [] : [make("td", { class: "aw-frontier-verdict" }, row.goal || "–")];
     return make("tr", { class: row.name === state.selected ? "aw-frontier-selected" : "", "aria-current": current && "true" },
-      name, number(row.encoder), number(row.size), ...sets, number(row.speed && `${row.speed}×`), ...goal, make("td", {}, row.note));
+      name, number(row.encoder), number(row.size), ...sets, number(row.speed), ...goal);
   }
 
   function comparisonOf(found) {
@@ -156,7 +163,7 @@ function render({ model, el }) {
     choices(axis, state.axes, state.axis);
     const goal = state.goal;
     aimed.checked = goal.worse !== undefined;
-    wishes.hidden = !aimed.checked;
+    for (const node of wishes) node.hidden = !aimed.checked;
     choices(unit, state.units, goal.unit ?? state.units[0][0]);
     choices(measure, state.goals, goal.of ?? state.goals[0][0]);
     if (aimed.checked) {
@@ -165,7 +172,7 @@ function render({ model, el }) {
     }
     hint.textContent = goal.hint ?? "";
     none.hidden = state.rows.length > 0;
-    scroll.hidden = state.rows.length === 0;
+    scroll.hidden = key.hidden = state.rows.length === 0;
     drawTable(state);
 
     const row = state.rows.find((row) => row.name === state.selected);
@@ -173,9 +180,8 @@ function render({ model, el }) {
     chosen.hidden = !row;
     if (row) {
       title.textContent = row.name;
-      back.hidden = !state.live;
-      back.disabled = row.name === state.current;
-      back.textContent = row.name === state.current ? "This is the current try" : "Go back to this try";
+      here.hidden = row.name !== state.current;
+      back.hidden = !state.live || row.name === state.current;
       const another = note.dataset.name !== row.name;
       if (another && note.dataset.name && note.value !== note.dataset.kept) keep(); // typed, then clicked elsewhere
       if (another || document.activeElement !== note) note.value = row.note;

@@ -97,6 +97,7 @@ class Frontier(ipywidgets.Box):
     selected = traitlets.Unicode("")
     other = traitlets.Unicode("")
     saved = traitlets.Any(None, allow_none=True)
+    _listening = False  # one whose construction failed is closed as well
 
     def __init__(
         self,
@@ -118,9 +119,9 @@ class Frontier(ipywidgets.Box):
         self._lock = threading.RLock()  # the worker adds a record while a person clicks
         self._on_select, self._busy, self._worker = on_select, "", Worker()
         self.axis, self.goal = axis, goal
-        drawn = self._scene()
-        self._painted = self._layout(drawn)
-        self.figure = go.FigureWidget(self._traces(drawn), self._painted)
+        self._look()
+        self._painted = self._layout()
+        self.figure = go.FigureWidget(self._rings() + frontier_traces(self._drawn), self._painted)
         self.figure._config = {**self.figure._config, **CONFIG}
         self._listen_from(0)
         self.panel = Panel(self)
@@ -132,6 +133,7 @@ class Frontier(ipywidgets.Box):
             self.bench.observe(self._changed, ["revision", "current"])
         else:
             self.study.listeners.append(self._changed)
+        self._listening = True
 
     # -- what a person does ---------------------------------------------------------------------------------
 
@@ -169,15 +171,17 @@ class Frontier(ipywidgets.Box):
     def refresh(self) -> None:
         """Show the study as it is now; needed only when its records were changed by hand."""
         with self._lock:
-            drawn = self._scene()
-            self._paint(drawn)
-            self._tell(drawn)
+            self._look()
+            self._paint()
+            self._tell()
 
     def close(self) -> None:
-        if self.bench is not None:
-            self.bench.unobserve(self._changed, ["revision", "current"])
-        elif self._changed in self.study.listeners:
-            self.study.listeners.remove(self._changed)
+        if self._listening:
+            self._listening = False
+            if self.bench is not None:
+                self.bench.unobserve(self._changed, ["revision", "current"])
+            else:
+                self.study.listeners.remove(self._changed)
         super().close()
 
     def summary(self) -> str:
@@ -206,9 +210,14 @@ class Frontier(ipywidgets.Box):
 
     def _changed(self, change: Any = None) -> None:
         """Also called on the worker's thread, which has to live whatever happens here."""
-        name = change["name"] if change else ""
+        name = change["name"] if change else "revision"
         try:
-            self.refresh()
+            with self._lock:
+                if name in ("selected", "other", "current"):
+                    self._restyle(self._rings(), {})
+                    self._tell()
+                else:
+                    self.refresh()
             if name == "selected" and self.selected and self._on_select is not None:
                 self._on_select(self.selected)
         except Exception as error:
@@ -227,60 +236,65 @@ class Frontier(ipywidgets.Box):
         for trace in self.figure.data[first:]:
             trace.on_click(self._clicked)
 
-    def _scene(self) -> Scene:
-        return scene(self.study, axis=self.axis, goal=self.goal)
+    def _look(self) -> None:
+        self._drawn: Scene = scene(self.study, axis=self.axis, goal=self.goal)
+        self._rows = rows(self.study, self.goal)
 
     @property
     def _current(self) -> str:
         return self.bench.current if self.bench is not None else ""
 
-    def _traces(self, drawn: Scene) -> list[dict[str, Any]]:
-        """The rings first, so that the points lie on them and other sets' traces can follow later."""
+    def _rings(self) -> list[dict[str, Any]]:
+        """The first traces, so that the points lie on them and other sets' traces can follow later."""
         rings = []
         for (what, symbol, size), name in zip(RINGS, (self.selected, self._current), strict=True):
-            own = drawn.points[drawn.points["final"] & (drawn.points["try"] == name)]
+            own = [point for point in self._drawn.points if point["final"] and point["try"] == name]
             rings.append(
                 {
-                    "type": "scatter", "name": what, "x": own["at"].tolist(), "y": own["wer"].tolist(),
+                    "type": "scatter", "name": what, "x": [p["at"] for p in own], "y": [p["wer"] for p in own],
                     "mode": "markers", "hoverinfo": "skip", "showlegend": len(own) > 0,
-                    "marker": {"symbol": symbol, "size": size, "color": GREY, "line": {"width": 2.5}},
+                    "marker": {"symbol": symbol, "size": size, "color": GREY, "line": {"width": 2}},
                     "text": [], "customdata": [], "error_y": {"array": [], "arrayminus": []},
                 }
             )  # fmt: skip
-        return rings + frontier_traces(drawn)
+        return rings
 
-    def _layout(self, drawn: Scene) -> dict[str, Any]:
-        layout = frontier_layout(drawn)
+    def _layout(self) -> dict[str, Any]:
+        layout = frontier_layout(self._drawn)
         for name in ("xaxis", "yaxis"):
             layout[name] |= {"gridcolor": "rgba(128,128,128,0.25)", "linecolor": GREY}
         clear = {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
+        legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
         return {**layout, **clear, "template": "none", "title": None, "font": {"color": GREY}, "autosize": True,
-                "height": 460, "margin": {"l": 60, "r": 16, "t": 28, "b": 50}}  # fmt: skip
+                "legend": legend, "height": 460, "margin": {"l": 60, "r": 16, "t": 40, "b": 50}}  # fmt: skip
 
-    def _paint(self, drawn: Scene) -> None:
-        """Bring the figure up to date: one message, and its traits after it, so that a reload shows the same."""
-        traces, layout = self._traces(drawn), self._layout(drawn)
+    def _paint(self) -> None:
+        traces, layout = self._rings() + frontier_traces(self._drawn), self._layout()
         present = len(self.figure.data)
         if len(traces) > present:  # an evaluation set that the study did not name before
             self.figure.add_traces(traces[present:])
             self._listen_from(present)
-        restyle: dict[str, Any] = {key: [trace[key] for trace in traces] for key in TRACE}
-        for key in ("array", "arrayminus"):
-            restyle[f"error_y.{key}"] = [trace["error_y"][key] for trace in traces]
         before, self._painted = self._painted, layout
         relayout = {key: layout[key] for key in ("shapes", "annotations") if layout[key] != before[key]}
         for axis in ("xaxis", "yaxis"):  # what did not change is not sent, so that a person's zoom stays
-            relayout |= {f"{axis}.{k}": v for k, v in _flat(layout[axis]).items() if v != _flat(before[axis]).get(k)}
+            relayout |= {f"{axis}.{k}": v for k, v in _flat(layout[axis]).items() if v != _flat(before[axis])[k]}
+        self._restyle(traces, relayout)
+
+    def _restyle(self, traces: list[dict[str, Any]], relayout: dict[str, Any]) -> None:
+        """Bring the first traces up to date: one message; then the traits, so that a reload shows the same."""
+        restyle: dict[str, Any] = {key: [trace[key] for trace in traces] for key in TRACE}
+        for key in ("array", "arrayminus"):
+            restyle[f"error_y.{key}"] = [trace["error_y"][key] for trace in traces]
         self.figure.plotly_update(restyle, relayout, trace_indexes=list(range(len(traces))))
         with self.figure.hold_sync():
             self.figure._repr_mimebundle_()
 
-    def _tell(self, drawn: Scene | None = None) -> None:
+    def _tell(self) -> None:
         with self._lock:
-            self.panel.state = self._state(drawn or self._scene(), self.goal)
+            self.panel.state = self._state(self._drawn, self.goal)
 
     def _state(self, drawn: Scene, goal: Goal | None) -> dict[str, Any]:
-        metrics = dict(zip(drawn.points["evaluation"], drawn.points["metric"], strict=True))
+        metrics = {point["evaluation"]: point["metric"] for point in drawn.points}
         sets = [
             {"name": name, "colour": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)],
              "metric": metrics.get(name, "wer").upper()}
@@ -290,9 +304,9 @@ class Frontier(ipywidgets.Box):
         return {
             "axis": self.axis, "axes": [[key, f"{axis.title}, {axis.unit}"] for key, axis in AXES.items()],
             "goal": {} if goal is None else {**goal.__dict__, "hint": hint},
-            "units": [["points", "points"], ["percent", "% of the original's"]],
+            "units": [["points", "points"], ["percent", "% (relative)"]],
             "goals": [[key, text] for key, text in GOALS.items()],
-            "sets": sets, "rows": rows(self.study, goal), "live": self.bench is not None,
+            "sets": sets, "rows": self._rows, "live": self.bench is not None,
             "current": self._current, "selected": self.selected,
             "other": self.other if self.other != self.selected else "",
             "comparison": self._comparison(), "saved": self._file(), "said": self._said(),

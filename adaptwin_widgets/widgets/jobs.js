@@ -52,8 +52,8 @@ function render({ model, el }) {
   const finished = make("ul", { class: "aw-list aw-jobs-finished" });
   const fold = make("details", {}, count, finished);
   const live = make("div", { class: "aw-hidden", role: "status", "aria-live": "polite" });
-  const root = make("section", { class: "aw aw-jobs aw-column", "aria-label": "Jobs", "data-lm-suppress-shortcuts": "true" },
-    problem.node, errors, idle, active, make("div", { class: "aw-row" }, all), fold, live);
+  const root = make("section", { class: "aw aw-jobs aw-column", "aria-label": "Jobs" },
+    problem.node, errors, idle, active, make("div", { class: "aw-row aw-jobs-all" }, all), fold, live);
   el.append(root);
   let said = null;
 

@@ -1,7 +1,7 @@
 // Listen: a list of clips, the chosen one to hear and see, and what every model makes of it. Drawn from traits alone.
 
 const REST = 90; // ms without another key until a clip is asked for: holding a key down flies over the list
-const KINDS = { substitute: "wrong", insert: "added", delete: "missing" };
+const KINDS = ["substitute", "insert", "delete"];
 
 // ---- the list of clips --------------------------------------------------------------------------------------
 
@@ -11,9 +11,9 @@ function listOf(model, choose) {
   let order = [], options = new Map(), shown = null;
 
   function change([before, after]) {
-    const text = (n) => `${n} ${n === 1 ? "error" : "errors"}`;
-    if (before === after) return "";
-    return after > before ? `▲ ${text(after - before)} more` : `▼ ${text(before - after)} fewer`;
+    const by = Math.abs(after - before), what = by === 1 ? "error" : "errors";
+    if (!by) return "";
+    return after > before ? `▲ ${by} more ${what}` : `▼ ${by} fewer ${what}`;
   }
 
   function read() {
@@ -73,7 +73,7 @@ function spoken(row, columns, k) {
     return { equal: word, substitute: `${word} (wrong, for ${reference})`, insert: `${word} (added)`,
       delete: `(missing: ${word})` }[kind];
   });
-  return `${row.name}, ${row.errors} wrong: ${words.filter(Boolean).join(" ")}`;
+  return `${row.name}, ${row.errors}: ${words.filter(Boolean).join(" ")}`;
 }
 
 function wordsOf() {
@@ -99,6 +99,8 @@ function wordsOf() {
     if (state === drawn) return;
     drawn = state;
     names = ["reference", ...rows.map((row) => row.name)];
+    const longest = Math.max(...names.map((name) => name.length));
+    node.style.setProperty("--aw-listen-names", `${clamp(7 * longest + 8, 72, 136)}px`);
     const cell = (row, word) => make("div", {}, word ? marked(word) : row.text === null ? "·" : "");
     flow.replaceChildren(...columns.map(({ reference, heard }) => make("div", { class: "aw-listen-column" },
       make("div", {}, reference), ...rows.map((row, k) => cell(row, heard[k])))));
@@ -115,34 +117,39 @@ function wordsOf() {
 function numbersOf(again) {
   const body = make("tbody");
   const sign = (kind, sample) => [marked([kind, sample])];
-  const heads = [["Model"], ["Word errors", "aw-number"], [sign("substitute", "wrong"), "aw-number"],
-    [sign("insert", "added"), "aw-number"], [sign("delete", "missing"), "aw-number"], ["Time", "aw-number"], ["Speed", "aw-number"], [""]];
+  const total = make("span");
+  const heads = [["Model"], [total, "aw-number"], [sign("substitute", "wrong"), "aw-number"],
+    [sign("insert", "added"), "aw-number"], [sign("delete", "missing"), "aw-number"], ["Time", "aw-number"], ["× real time", "aw-number"]];
   const table = make("table", { class: "aw-listen-numbers" },
     make("caption", { class: "aw-hidden" }, "Word errors of each model on this clip, and the time it took for it"),
     make("thead", {}, make("tr", {}, ...heads.map(([what, kind = ""]) => make("th", { scope: "col", class: kind }, ...[what].flat())))),
     body);
   const button = make("button", { type: "button", onclick: again }, "Try again");
-  const problems = make("div", { class: "aw-column" });
-  const node = make("div", { class: "aw-column" }, table, problems, button);
+  const problems = make("div", { class: "aw-column" }), loops = make("div");
+  const node = make("div", { class: "aw-column" }, make("div", { class: "aw-listen-wide" }, table), loops, problems, make("div", {}, button));
   let drawn = "";
 
   function draw({ rows }) {
     const state = JSON.stringify(rows);
     if (state === drawn) return;
     drawn = state;
+    const known = rows.find((row) => row.errors);
+    say(total, known ? `Errors in ${known.counts.words} ${known.unit}` : "Errors");
     body.replaceChildren(...rows.map((row) => {
-      const number = (value) => make("td", { class: "aw-number" }, `${value ?? ""}`);
-      const note = row.state === "failed" ? "failed" : row.looped ? "repeated itself and was cut" : row.note;
-      return make("tr", {}, make("th", { scope: "row" }, row.name), number(row.errors),
-        ...Object.keys(KINDS).map((kind) => number(row.counts[kind])), number(row.time), number(row.speed),
-        make("td", { class: "aw-faint" }, note));
+      const number = (value) => make("td", { class: "aw-number" }, `${value}`);
+      const note = (columns) => make("td", { class: "aw-faint aw-number", colspan: columns }, row.error ? "failed" : row.note);
+      const counts = row.errors ? [row.wrong, ...KINDS.map((kind) => row.counts[kind])].map(number) : [];
+      const times = row.time ? [row.time, row.speed].map(number) : [note(counts.length ? 2 : 6)];
+      return make("tr", {}, make("th", { scope: "row" }, row.name), ...counts, ...times);
     }));
+    loops.replaceChildren(...rows.filter((row) => row.looped)
+      .map((row) => make("div", { class: "aw-faint" }, `${row.name} repeated itself; its text was cut after the first round.`)));
     problems.replaceChildren(...rows.filter((row) => row.error).map((row) => {
       const box = make("div", { class: "aw-alert", role: "alert" }, `${row.name}: ${row.error}`);
       if (row.details) box.append(folded(row.details));
       return box;
     }));
-    button.hidden = !rows.some((row) => row.state === "failed" || row.state === "stopped");
+    button.parentElement.hidden = !rows.some((row) => row.state === "failed" || row.state === "stopped");
   }
   return { node, draw };
 }
@@ -168,7 +175,7 @@ function render({ model, el }) {
   const cancel = make("button", { type: "button", onclick: () => { cancel.disabled = true; model.send({ do: "cancel" }); } }, "Cancel");
   const search = make("div", { class: "aw-row" }, bar, searching, cancel);
   const found = make("div", { role: "status" });
-  const raw = make("div", { class: "aw-column aw-listen-raw" });
+  const raw = make("div", { class: "aw-listen-raw" });
   const live = make("div", { class: "aw-hidden", role: "status", "aria-live": "polite" });
   const right = make("div", { class: "aw-column aw-listen-right" }, silence.node, picture.node, audio, words.node, numbers.node,
     make("details", {}, make("summary", {}, "As written, before case, punctuation and spelling are made alike"), raw));
@@ -257,7 +264,7 @@ function render({ model, el }) {
     numbers.draw(transcript);
     raw.replaceChildren(...[["reference", transcript.reference], ...transcript.rows.map((row) => [row.name, row.text ?? ""])]
       .map(([name, text]) => make("div", {}, make("span", { class: "aw-faint" }, name), make("span", {}, text))));
-    const news = transcript.rows.filter((row) => row.state === "done").map((row) => `${row.name}: ${row.errors} wrong`).join(", ");
+    const news = transcript.rows.filter((row) => row.state === "done").map((row) => `${row.name}: ${row.errors}`).join(", ");
     if (news !== told) say(live, (told = news));
     wake();
   }

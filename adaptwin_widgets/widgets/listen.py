@@ -43,7 +43,7 @@ class Listen(View):
     Raises `InputError` for models or speech of another kind, and for other arguments.
     """
 
-    _esm = "".join(map(source, ("parts.js", "clip.js", "listen.js")))
+    _esm = "".join(map(source, ("dom.js", "parts.js", "clip.js", "listen.js")))
     corpora: traitlets.List = traitlets.List().tag(sync=True)
     clips: traitlets.List = traitlets.List().tag(sync=True)
     choice = traitlets.Dict().tag(sync=True)
@@ -165,7 +165,7 @@ def transcript_of(listening: Listening) -> dict[str, Any]:
     """What the page shows of the texts: columns of words (see `alignment.interlinear`), and a row for each model.
 
     A row's words are its cells in the columns; counts, errors, time and speed are empty until they are known, and
-    note then says why.
+    note then says why. speed: seconds of sound a second, "times real time".
     """
     reference, readings = listening.clip.utterance.text, listening.readings
     heard = {name: reading.text for name, reading in readings.items() if reading.text is not None}
@@ -194,12 +194,14 @@ def _row(listening: Listening, name: str, reading: Reading, counts: dict[str, in
     wrong = sum(counts[kind] for kind in ("substitute", "insert", "delete")) if counts else 0
     seconds, clip = reading.seconds, listening.clip
     unit = "character" if reading.language in WITHOUT_SPACES else "word"
+    unit += "s" * (counts.get("words") != 1)
     return {
         "name": name, "state": reading.state, "text": reading.text,
         "note": _note(listening, reading), "counts": counts,
-        "errors": f"{wrong} of {counts['words']} {unit}{'s' * (counts['words'] != 1)}" if counts else "",
+        "wrong": wrong, "unit": unit,
+        "errors": f"{wrong} {'error' if wrong == 1 else 'errors'} in {counts['words']} {unit}" if counts else "",
         "time": f"{seconds:.2f} s" if seconds else "",
-        "speed": f"{clip.utterance.duration / seconds:.1f} × real time" if seconds else "",
+        "speed": f"{clip.utterance.duration / seconds:.1f}" if seconds else "",
         "looped": reading.looped, "error": reading.error, "details": reading.details,
     }  # fmt: skip
 
@@ -225,7 +227,7 @@ def ranking_of(listening: Listening) -> dict[str, Any]:
         "positions": found.order if listening.order == "worst" else [],
         "errors": [list(pair) for pair in found.errors],
         "summary": f"From {first} to {last}, {found.worse} of {len(found.order)} clips got worse, "
-        f"{found.better} better; {before} word errors became {after}, of {found.scores[0].words} words"
+        f"{found.better} better; errors went from {before} to {after}, in {found.scores[0].words} words"
         + ("." if found.measured else " (from the study's files)."),
     }
 

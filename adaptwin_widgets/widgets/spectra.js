@@ -70,7 +70,7 @@ class Picture extends Curves {
 
   readData() {
     this.read(this.model.get("layout_of"), this.model.get("values"));
-    this.sourceChoice.hidden = !layout.aware;
+    this.sourceChoice.hidden = !this.layout.aware;
     this.buildCells();
     this.readState(true);
     this.resize();
@@ -138,6 +138,7 @@ class Picture extends Curves {
   }
 
   key(event, twin, i) {
+    this.tip.hidden = true;
     const rows = this.layout.rows, row = rows[twin.row];
     const go = (other) => { if (other) { this.cells[this.twins.indexOf(other)].focus(); event.preventDefault(); } };
     if (event.key === "Enter") { this.zoom(this.zoomed === i ? null : i); event.preventDefault(); }
@@ -152,6 +153,7 @@ class Picture extends Curves {
   }
 
   zoom(i) {
+    this.tip.hidden = true;
     this.zoomed = i;
     this.head = null;
     this.back.hidden = i == null;

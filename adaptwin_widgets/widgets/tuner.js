@@ -1,9 +1,9 @@
 // Tuner: a form that sends what is chosen, and a picture of how far the tune is. Both are drawn from traits alone.
 
 const LINES = {
-  losses: { label: "loss", marker: "", dash: "", width: 1.2 },
+  losses: { label: "loss", marker: "", dash: "", width: 1.5 },
   held_out: { label: "held-out loss", marker: "circle", dash: "7 4", width: 2 },
-  wer: { label: "held-out word error rate", marker: "square", dash: "", width: 2 },
+  wer: { label: "held-out WER", marker: "square", dash: "", width: 2 },
 };
 
 // What somebody types is not taken out of their hands.
@@ -27,7 +27,7 @@ function shape(tag, attributes, ...children) {
 
 function linearTicks(low, high, count) {
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
+  const step = [1, 2, 2.5, 5, 10].map((m) => m * power).find((s) => s >= raw);
   const ticks = [];
   for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(Number((i * step).toPrecision(10)));
   return ticks;
@@ -48,9 +48,9 @@ function mark(kind, x, y, line) {
   return shape("rect", { x: x - 3, y: y - 3, width: 6, height: 6, class: `aw-fill-${line}` });
 }
 
-// One chart: curves by name, an axis title with its unit, and whether the axis starts at zero.
-function chart(curves, names, title, fromZero, width) {
-  const height = 190, box = { left: 52, right: width - 12, top: 10, bottom: height - 38 };
+// One chart: curves by name, an axis title with its unit, whether that axis starts at zero, the last step of the other.
+function chart(curves, names, title, fromZero, last, width) {
+  const height = 190, box = { left: 52, right: width - 20, top: 10, bottom: height - 38 };
   const svg = shape("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img" });
   const points = names.flatMap((name) => curves[name] ?? []);
   const values = points.map((p) => p[1]);
@@ -59,11 +59,10 @@ function chart(curves, names, title, fromZero, width) {
   if (fromZero) [low, high] = [0, Math.max(high * 1.05, 1)];
   else if (log) [low, high] = [low / 1.1, high * 1.1];
   else { const pad = (high - low || Math.abs(high) || 1) * 0.06; [low, high] = [low - pad, high + pad]; }
-  const last = Math.max(1, ...points.map((p) => p[0]));
   const scale = log ? Math.log : (v) => v;
   const x = (step) => box.left + (step / last) * (box.right - box.left);
   const y = (v) => box.bottom - ((scale(v) - scale(low)) / (scale(high) - scale(low))) * (box.bottom - box.top);
-  for (const tick of log ? logTicks(low, high) : linearTicks(low, high, 4)) {
+  for (const tick of log ? logTicks(low, high) : linearTicks(low, high, 5)) {
     svg.append(shape("line", { class: "aw-grid", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) }),
       shape("text", { x: box.left - 6, y: y(tick) + 4, "text-anchor": "end" }, String(tick)));
   }
@@ -131,7 +130,7 @@ function formOf(model) {
           const boxes = [...speech.querySelectorAll("input")];
           set("corpora", corpora.filter((_, k) => boxes[k].checked).map((c) => c.name));
         } }),
-        make("span", {}, corpus.name, ...(i === 0 ? [make("span", { class: "aw-faint" }, ", the target speaker's")] : [])),
+        make("span", {}, corpus.name, ...(i === 0 ? [make("span", { class: "aw-faint" }, ", target")] : [])),
         make("span", { class: "aw-faint aw-number" }, `${corpus.minutes.toFixed(1)} min`))));
     }
     speech.querySelectorAll("input").forEach((box, i) => { box.checked = corpora[i].chosen; });
@@ -189,9 +188,9 @@ function render({ model, el }) {
   const list = make("ul", { class: "aw-list" });
   const unfinished = make("div", { class: "aw-tuner-unfinished" }, make("h3", {}, "Unfinished tries"), list);
   const spoken = make("div", { class: "aw-hidden", role: "status", "aria-live": "polite" });
-  const view = make("div", { class: "aw-column aw-tuner-live" }, make("div", { class: "aw-row" }, headline, time), bar,
+  const view = make("div", { class: "aw-column aw-tuner-live" }, make("div", { class: "aw-what" }, headline, time), bar,
     make("div", { class: "aw-row" }, pause, resume, stop, cancel), failed.node, pictures, table, unfinished);
-  el.append(make("section", { class: "aw aw-tuner", "aria-label": "Tuner", "data-lm-suppress-shortcuts": "true" }, make("div", { class: "aw-column aw-tuner-choose" },
+  el.append(make("section", { class: "aw aw-tuner", "aria-label": "Tuner" }, make("div", { class: "aw-column aw-tuner-choose" },
     form.node, make("div", { class: "aw-row" }, start, only), wrong.node, queue, error.node), view, spoken));
   let told = null, drawn = "", sure = "", width = 0;
 
@@ -200,13 +199,14 @@ function render({ model, el }) {
     const wide = view.clientWidth;
     const losses = ["losses", "held_out"];
     if (!wide) return;
+    const last = Math.max(1, ...Object.values(curves).map((curve) => curve.at(-1)?.[0] ?? 0));
     const two = has("wer") && wide >= 620;
     const charts = [];
     if (losses.some(has)) charts.push([losses, "Loss (no unit)", false, two ? Math.floor(wide * 0.6) : wide]);
     if (has("wer")) charts.push([["wer"], "Word error rate, %", true, two ? Math.floor(wide * 0.4) - 12 : wide]);
     pictures.hidden = !charts.length;
     pictures.replaceChildren(legend(Object.keys(LINES), curves),
-      make("div", { class: "aw-row" }, ...charts.map(([names, title, zero, w]) => chart(curves, names, title, zero, w))));
+      make("div", { class: "aw-row" }, ...charts.map(([names, title, zero, w]) => chart(curves, names, title, zero, last, w))));
   }
 
   function drawUnfinished(live) {
@@ -233,8 +233,7 @@ function render({ model, el }) {
     const pressed = asked || live.asked;
     form.draw();
     say(form.plan, live.plan);
-    say(start, live.queue ? `Queue: ${settings.label[0].toLowerCase()}${settings.label.slice(1)}` : settings.label);
-    say(only, live.queue ? "Queue: only compress and score" : "Only compress and score");
+    say(start, settings.label);
     start.disabled = !live.can.start || Boolean(settings.problem);
     only.disabled = !live.can.start;
     wrong.show({ sentence: settings.problem });

@@ -19,9 +19,9 @@ HEADLINES = {
     "preparing": "preparing", "running": "tuning", "paused": "paused", "stopped": "stopped early", "scoring": "scoring",
     "done": "done", "failed": "failed",
 }  # fmt: skip
-CURVES = {"losses": "Loss", "held_out": "Held-out loss", "wer": "Held-out word error rate, %"}
+CURVES = {"losses": "Loss", "held_out": "Held-out loss", "wer": "Held-out WER, %"}
 METHODS = {
-    "ours": "Your plan as it is: every head keeps the ranks you see.",
+    "ours": "Your plan as it is, with the ranks you see.",
     "uniform": "For comparison: as small as your plan, but every twin loses the same share.",
 }
 
@@ -170,8 +170,12 @@ def queue(workbench: Any) -> str:
 
 def waiting(workbench: Any) -> list[dict[str, Any]]:
     """The unfinished tries that are neither worked on nor queued."""
-    taken = {task.name for task in workbench.worker.tasks if not task.finished}
-    return [one for one in workbench.unfinished if f"Try {one['name']}" not in taken]
+    return [one for one in workbench.unfinished if not at_work(workbench, one["name"])]
+
+
+def at_work(workbench: Any, name: str) -> bool:
+    """Whether a try runs or is queued."""
+    return any(task.name == f"Try {name}" and not task.finished for task in workbench.worker.tasks)
 
 
 def live_of(workbench: Any) -> dict[str, Any]:
@@ -184,7 +188,7 @@ def live_of(workbench: Any) -> dict[str, Any]:
     state, name = tuning.get("state", ""), tuning.get("name", "")
     unfinished = waiting(workbench)
     resumable = name in [one["name"] for one in unfinished]
-    if state == "paused" and not resumable and not workbench.worker.busy:
+    if state == "paused" and not resumable and not at_work(workbench, name):
         state = "cancelled"  # before there was anything to go on with
     return {
         "name": name, "state": state, **_progress({**tuning, "state": state}, running), "plan": _plan(plan),
@@ -239,8 +243,8 @@ def _row(key: str, points: list) -> list[str] | None:
     """One line of the table: label, first, lowest, last, step."""
     if (values := milestones(points)) is None:
         return None
-    digits = ".1f" if key == "wer" else ".4g"
-    return [CURVES[key], *(f"{value:{digits}}" for value in values), str(points[-1][0])]
+    digits = ".1f" if key == "wer" else "#.3g"
+    return [CURVES[key], *(f"{value:{digits}}".rstrip(".") for value in values), f"{points[-1][0]:,}"]
 
 
 def _error(workbench: Any) -> dict[str, str]:
