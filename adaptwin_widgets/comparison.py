@@ -15,6 +15,8 @@ from adaptwin_widgets.score import Score, evaluate, score_texts
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper
 
+KEYS = ("reference", "hypothesis", "id", "looped")
+
 
 class Stored(NamedTuple):
     """What a study keeps of one model on one corpus: rows of a hypotheses file, and the language it was told."""
@@ -30,8 +32,7 @@ class Stored(NamedTuple):
 
     def score(self) -> Score:
         """The texts, scored."""
-        keys = ("reference", "hypothesis", "id", "looped")
-        references, hypotheses, ids, looped = ([row[key] for row in self.rows] for key in keys)
+        references, hypotheses, ids, looped = ([row[key] for row in self.rows] for key in KEYS)
         return score_texts(references, hypotheses, ids, self.language, looped=looped)
 
 
@@ -118,10 +119,11 @@ def stored_by(study: Any, name: str, evaluation: str) -> Stored | None:
     path = study.hypotheses_file(name, evaluation)
     try:
         return Stored(_rows(path, path.stat().st_mtime_ns), study[name].scores[evaluation]["language"])
-    except (KeyError, OSError, ValueError):
+    except (KeyError, OSError, TypeError, ValueError):
         return None
 
 
 @lru_cache(maxsize=8)
 def _rows(path: Path, changed: int) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [{key: row[key] for key in KEYS} for row in map(json.loads, lines)]

@@ -95,8 +95,8 @@ def _marks(points: Sequence[Point], colour: str, marker: str) -> dict[str, Any]:
 
 def _hover(row: Point) -> str:
     """All that is known of a point, a line each; names and notes are a person's and must not be read as tags."""
-    interval = f" [{row['wer_low']:.2f}, {row['wer_high']:.2f}]" if pd.notna(row["wer_low"]) else ""
-    lines = [
+    interval: str = "" if pd.isna(row["wer_low"]) else f" [{row['wer_low']:.2f}, {row['wer_high']:.2f}]"
+    lines: list[str] = [
         f"<b>{escape(row['try'])}</b> ({row['stage']}), {escape(row['evaluation'])}",
         f"{row['metric'].upper()} {row['wer']:.2f} %{interval}",
     ]
@@ -145,15 +145,14 @@ def _shapes(drawn: Scene) -> list[dict[str, Any]]:
 
 def _annotations(drawn: Scene) -> list[dict[str, Any]]:
     labels = [
-        {"text": escape(region.label), "x": drawn.x_range[1], "y": region.top, "xanchor": "right", "yanchor": "bottom",
+        {"text": escape(region.label), "x": drawn.x_range[1], "y": region.top, "xanchor": "right", "yanchor": "top",
          "showarrow": False, "font": {"size": 11}}
         for region in drawn.regions
     ]  # fmt: skip
-    arrows = [  # of one length a set, so that their texts do not hide each other
-        {"text": f"{row['wer']:.0f} %", "x": row["at"], "y": drawn.y_range[1], "ax": 0, "arrowhead": 2,
-         "ay": 20 + 16 * drawn.evaluations.index(row["evaluation"]),
-         "arrowcolor": _colour(drawn, row["evaluation"]), "font": {"size": 11}}
-        for row in drawn.beyond
+    arrows = [  # the further right, the longer, so that none crosses the text of another
+        {"text": f"{point['wer']:.0f} %", "x": point["at"], "y": drawn.y_range[1], "ax": 0, "ay": 20 + 15 * depth,
+         "xanchor": "right", "arrowhead": 2, "arrowcolor": _colour(drawn, point["evaluation"]), "font": {"size": 11}}
+        for point, depth in drawn.beyond
     ]  # fmt: skip
     return labels + arrows
 

@@ -123,7 +123,8 @@ class Goal:
             return "too slow" if self.of == "speed" else "too large"
         allowed = self.allowance(original["wer"])
         difference = row["wer"] - original["wer"]
-        low, high = (row[key] if pd.notna(row[key]) else difference for key in ("difference_low", "difference_high"))
+        low: float = row["difference_low"] if pd.notna(row["difference_low"]) else difference
+        high: float = row["difference_high"] if pd.notna(row["difference_high"]) else difference
         return "met" if high <= allowed else "more errors" if low > allowed else "unclear"
 
 
@@ -188,7 +189,7 @@ class Scene:
 
     points: rows as from `points`, from left to right, with `at`, the x where it is drawn (x and a slot of its own).
     x_range runs from the left edge to the right one. originals: by evaluation set, the original's point. beyond: points
-    above the y range.
+    above the y range, each with how many of its own try stand left of it.
     """
 
     source: str
@@ -210,8 +211,10 @@ class Scene:
         return f"{RATES.get(metrics.pop(), 'Error rate') if len(metrics) == 1 else 'Error rate'}, %"
 
     @property
-    def beyond(self) -> list[Point]:
-        return [point for point in self.points if point["wer"] > self.y_range[1]]
+    def beyond(self) -> list[tuple[Point, int]]:
+        high = [point for point in self.points if point["wer"] > self.y_range[1]]
+        high.sort(key=lambda point: point["at"], reverse=self.axis.less)
+        return [(point, [p["try"] for p in high[:i]].count(point["try"])) for i, point in enumerate(high)]
 
     def of(self, evaluation: str) -> list[Point]:
         """The points of one evaluation set."""
@@ -235,17 +238,20 @@ def scene(study: Study, *, axis: str = "encoder", goal: Goal | None = None) -> S
     table, measure = points(study, axis), AXES[axis]
     known = study.about.get("evaluations") or {}
     evaluations = list(dict.fromkeys([*known, *table["evaluation"]]))
-    first = table[table["stage"] == "original"].to_dict("records")
-    originals: dict[str, Point] = {str(row["evaluation"]): row for row in first}
+    originals = {str(point["evaluation"]): point for point in _rows(table[table["stage"] == "original"])}
     regions = _regions(goal, axis, originals) if goal is not None else []
     x_range = _x_range([*table["x"], *(region.start for region in regions)], axis)
     # Side by side: before and after tuning of the first set, then of the second, all around the true place.
     place = {name: 2 * i - len(evaluations) + 1 for i, name in enumerate(evaluations)}
     slots = [place[name] - (not final) for name, final in zip(table["evaluation"], table["final"], strict=True)]
     table["at"] = table["x"] + SLOT * (x_range[1] - x_range[0]) * np.asarray(slots, dtype=float)
-    ordered: list[Point] = table.sort_values("x", ascending=not measure.less, kind="stable").to_dict("records")
+    ordered = _rows(table.sort_values("x", ascending=not measure.less, kind="stable"))
     y_range = _y_range(ordered, originals, regions)
     return Scene(str(study.about.get("model", "")), measure, ordered, evaluations, originals, regions, x_range, y_range)
+
+
+def _rows(table: pd.DataFrame) -> list[Point]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _regions(goal: Goal, axis: str, originals: dict[str, Point]) -> list[Region]:
@@ -282,8 +288,8 @@ def bars(point: Point) -> tuple[float, float]:
     >>> bars({"wer": 4.0, "wer_low": 3.0, "wer_high": float("nan")})
     (1.0, 0.0)
     """
-    low, high = (point["wer"] if pd.isna(point[key]) else point[key] for key in ("wer_low", "wer_high"))
-    return point["wer"] - low, high - point["wer"]
+    below, above = point["wer"] - point["wer_low"], point["wer_high"] - point["wer"]
+    return (0.0 if pd.isna(below) else below), (0.0 if pd.isna(above) else above)
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -108,13 +108,16 @@ def _short_memory(device: str, dtype: torch.dtype) -> bool:
     # Larger than a core's own cache, as the memory of a batch is.
     q, k, v = (torch.randn(8, 6, n, 64, generator=_generator(device)) for n in (1, 1500, 1500))
     rows = v.transpose(2, 3).contiguous().flatten(0, 1)
-    short = [x.to(dtype) for x in (q, k, v)]
+    short_q, short_k, short_v = (x.to(dtype) for x in (q, k, v))
 
     def long() -> Tensor:
         weights = (k.flatten(0, 1) @ q.flatten(0, 1).transpose(1, 2)).softmax(1)
         return rows @ weights
 
-    return _seconds(lambda: F.scaled_dot_product_attention(*short, scale=1.0), device) < _seconds(long, device)
+    def short() -> Tensor:
+        return F.scaled_dot_product_attention(short_q, short_k, short_v, scale=1.0)
+
+    return _seconds(short, device) < _seconds(long, device)
 
 
 def _generator(device: str) -> torch.Generator:

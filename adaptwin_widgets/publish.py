@@ -22,7 +22,7 @@ SUFFIXES = (*PICTURES, ".html", ".csv")
 SHAPES = dict(zip(MARKERS, "oDs^P*", strict=True))  # plotly's names of markers -> matplotlib's
 CENTIMETRES = 2.54  # an inch
 # Text stays text, so that it can be searched and edited; the same study gives the same bytes.
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "adaptwin", "font.family": "sans-serif",
     "font.size": 8, "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False,
 }  # fmt: skip
@@ -77,7 +77,7 @@ def _picture(drawn: Scene, suffix: str, dark: bool, inches: tuple[float, float],
             "or save .html or .csv."
         ) from error
     ink, paper = ("#e8e8e8", "#111111") if dark else ("#222222", "#ffffff")
-    colours = {
+    colours: dict[Any, Any] = {
         f"{what}color": ink for what in ("text.", "axes.edge", "axes.label", "xtick.", "ytick.")
     } | {"axes.facecolor": paper, "savefig.facecolor": paper}  # fmt: skip
     buffer = io.BytesIO()
@@ -86,7 +86,7 @@ def _picture(drawn: Scene, suffix: str, dark: bool, inches: tuple[float, float],
         axes = figure.add_subplot()
         _draw(axes, drawn)
         if axes.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside lower left", frameon=False, ncols=4)
+            figure.legend(loc="outside lower left", frameon=False, ncols=len(drawn.evaluations))
         if title:
             axes.set_title(drawn.title, loc="left", fontsize=10, fontweight="bold")
         figure.savefig(buffer, format=suffix[1:], dpi=300, metadata=DATES[suffix])
@@ -100,7 +100,7 @@ def _draw(axes: Any, drawn: Scene) -> None:
         colour, end = colours[region.evaluation], drawn.x_range[1]
         axes.fill_between([region.start, end], 0, region.top, color=colour, alpha=0.1, linewidth=0)
         axes.plot([region.start, end], [region.top, region.top], color=colour, linewidth=0.7, linestyle="--")
-        axes.annotate(region.label, (end, region.top), (0, 2), textcoords="offset points", ha="right", fontsize=7)
+        axes.annotate(region.label, (end, region.top), (-2, -8), textcoords="offset points", ha="right", fontsize=7)
     for i, name in enumerate(drawn.evaluations):
         colour, marker = colours[name], SHAPES[MARKERS[i % len(MARKERS)]]
         own = drawn.of(name)
@@ -118,11 +118,12 @@ def _draw(axes: Any, drawn: Scene) -> None:
                     label=label, linestyle="none", color=colour, marker=marker, markersize=5, markerfacecolor=fill,
                     markeredgewidth=0.9, elinewidth=0.7, capsize=1.8, zorder=3,
                 )  # fmt: skip
-    for row in drawn.beyond:
-        below = -18 - 11 * drawn.evaluations.index(row["evaluation"])
+    for point, depth in drawn.beyond:
         axes.annotate(
-            f"{row['wer']:.0f} %", (row["at"], drawn.y_range[1]), (0, below), textcoords="offset points", ha="center",
-            fontsize=7, arrowprops={"arrowstyle": "->", "color": colours[row["evaluation"]], "linewidth": 0.7},
+            f"{point['wer']:.0f} %", (point["at"], drawn.y_range[1]), (0, -18 - 10 * depth),
+            textcoords="offset points", ha="right", fontsize=7,
+            arrowprops={"arrowstyle": "->", "color": colours[point["evaluation"]], "linewidth": 0.7,
+                        "relpos": (1, 1), "shrinkA": 0},
         )  # fmt: skip
     axes.set_xlim(*drawn.x_range)
     axes.set_ylim(*drawn.y_range)

@@ -46,7 +46,7 @@ def _row(name: str, own: list[Point], drawn: Scene, goal: Goal | None) -> dict[s
             continue
         row = final[evaluation]
         original = drawn.originals.get(evaluation)
-        interval = f"[{row['wer_low']:.1f}, {row['wer_high']:.1f}]" if pd.notna(row["wer_low"]) else ""
+        interval: str = "" if pd.isna(row["wer_low"]) else f"[{row['wer_low']:.1f}, {row['wer_high']:.1f}]"
         compared_with = None if row["stage"] == "original" else original
         verdicts.append(goal.verdict(row, compared_with) if goal is not None and compared_with is not None else "")
         sets.append(

@@ -26,7 +26,7 @@ SIZES = (
     ("decoder removed", "%", "decoder_reduction", 100),
     ("model removed", "%", "model_reduction", 100),
     ("parameters", "million", "parameters_after", 1e-6),
-    ("float16", "MB", "parameters_after", BYTES / 1e6),
+    ("size in float16", "MB", "parameters_after", BYTES / 1e6),
 )
 
 
@@ -95,8 +95,7 @@ def _stored_score(study: Study, record: Record, evaluation: str) -> Score | None
     except (OSError, ValueError, TypeError):
         return None
     found = record.scores[evaluation]
-    nothing = dict.fromkeys(("words", "utterances", "insertions", "deletions", "substitutions"), 0)
-    return Score(found["wer"], np.nan, np.nan, **nothing, metric=found.get("metric", "wer"), hypotheses=texts)
+    return Score(found["wer"], np.nan, np.nan, 0, 0, 0, 0, 0, metric=found.get("metric", "wer"), hypotheses=texts)
 
 
 def _ranks(a: Record, b: Record) -> list[dict[str, Any]]:

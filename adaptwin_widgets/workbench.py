@@ -18,6 +18,7 @@ from traitlets import Dict, HasTraits, Int, List, Unicode
 
 from adaptwin_widgets.allocate import uniform
 from adaptwin_widgets.attempt import Attempts, Try, about_study, require_apart
+from adaptwin_widgets.choices import Choices
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.plan import RankPlan
@@ -85,6 +86,7 @@ class Workbench(HasTraits):
         self.study = Study(self.folder, about)
         self.attempts = Attempts(self.study, self.recipe, self.evaluations)
         self.worker = Worker()
+        self.choices = Choices(self.speech, METHODS)  # how the next try is to be tuned
         self.views: dict[str, Any] = {}  # for whoever shows it, so that showing it again shows the same
         self.spectra = spectra(model)
         self.planner = Planner(self.spectra)

@@ -35,6 +35,7 @@ class Task(Job):
     seconds: float = 0.0
     number: int = 0
     _began: float = field(default=0.0, repr=False)
+    _stage: tuple[str, float, float] = field(default=("", 0.0, 0.0), repr=False)  # text, time and done at its start
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
@@ -43,10 +44,17 @@ class Task(Job):
 
     @property
     def remaining(self) -> float | None:
-        """Seconds left at the pace so far; None while that cannot be said."""
-        if self.state != "running" or not 0 < self.done < self.total:
+        """Seconds left of the present stage at its pace so far; None while that cannot be said."""
+        _, began, done = self._stage
+        if self.state != "running" or not done < self.done < self.total:
             return None
-        return (time.monotonic() - self._began) * (self.total - self.done) / self.done
+        return (time.monotonic() - began) * (self.total - self.done) / (self.done - done)
+
+    def update(self, done: float, total: float | None = None, text: str | None = None) -> None:
+        """As `Job.update`; a new text, or a count that falls, begins a new stage."""
+        if (text is not None and text != self._stage[0]) or done < self.done or not self._stage[1]:
+            self._stage = (text if text is not None else self.text, time.monotonic(), done)
+        super().update(done, total, text)
 
     def wait(self, timeout: float | None = None) -> Any:
         """Block until it is over and return the result; raises TimeoutError, Cancelled, or RuntimeError.

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests" / "browser"))
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 PARTS = ("at-hand", "jobs", "picker", "tuner", "frontier", "listen")
-IDLE = "() => document.querySelector('.aw-section-jobs')?.textContent.includes('Nothing is running')"
+IDLE = "() => document.querySelector('.aw-section-jobs')?.innerText.includes('Nothing is running')"
 
 
 def main() -> None:

@@ -195,7 +195,7 @@ def test_the_goal_is_a_region_on_the_axes_where_it_says_something(study):
 def test_a_broken_try_does_not_press_the_others_flat(study):
     drawn = scene(study)
     assert drawn.y_range[1] < 40
-    assert [point["try"] for point in drawn.beyond] == ["encoder-60"] * 3
+    assert [(point["try"], depth) for point, depth in drawn.beyond] == [("encoder-60", i) for i in range(3)]
     arrows = [a for a in frontier(study).layout.annotations if a.showarrow is not False]
     assert sorted(a.text for a in arrows) == ["120 %", "140 %", "151 %"]
     assert 151.0 in frontier(study).data[2].y  # still there when a person zooms out

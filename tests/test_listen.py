@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from transformers import WhisperFeatureExtractor
 import adaptwin_widgets as aw
 from adaptwin_widgets import comparison, listening
 from adaptwin_widgets.alignment import Piece, align, count_errors, interlinear, worst_first
+from adaptwin_widgets.comparison import stored_by
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Cancelled
@@ -591,7 +591,9 @@ def test_files_of_other_speech_or_damaged_ones_are_left_alone(ears, bench, speec
     bench.study.write("original", "target", speech["target"][:3], ["no"] * 3)
     view = Listen.of(bench)
     assert rows(view)["original"]["text"] is None
-    bench.study.hypotheses_file("original", "target").write_text(json.dumps({"id": "a"})[:-3])
+    for damaged in ('{"id": "a"', '{"id": "a"}\n', "[1]\n"):
+        bench.study.hypotheses_file("original", "target").write_text(damaged)
+        assert stored_by(bench.study, "original", "target") is None
     view.choose("target", "a")
     settle(lambda: done(view))
     assert rows(view)["original"]["text"] == "one red apple"

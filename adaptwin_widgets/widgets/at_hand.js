@@ -5,7 +5,7 @@ export default {
     const folder = make("input", { type: "text", size: 34, "aria-label": "Folder to save the small model in" });
     const save = make("button", { onclick: () => model.send({ do: "save", folder: folder.value }) }, "Save the small model");
     const said = make("span", { role: "status", class: "aw-faint" });
-    const root = make("div", { class: "aw aw-at-hand", "data-lm-suppress-shortcuts": "true" },
+    const root = make("div", { class: "aw aw-at-hand" },
       make("div", { class: "aw-row" }, make("span", { class: "aw-faint" }, "At hand:"), name, facts),
       make("div", { class: "aw-row" }, make("label", { class: "aw-row" }, make("span", { class: "aw-faint" }, "Folder"), folder),
         save, said), alert);

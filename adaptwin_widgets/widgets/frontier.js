@@ -109,9 +109,10 @@ function render({ model, el }) {
 
   function headOf(state) {
     const cell = (...text) => make("th", { scope: "col", class: "aw-number" }, ...text);
-    head.replaceChildren(make("th", { scope: "col" }, "Try"), cell("Encoder removed, %"), cell("Size, MB"),
-      ...state.sets.map((set) => cell(mark(set), ` ${set.name}, ${set.metric} %`)), cell("Speed, × real time"),
-      ...(state.goal.worse === undefined ? [] : [make("th", { scope: "col" }, "Goal")]));
+    head.replaceChildren(make("th", { scope: "col" }, "Try"),
+      ...(state.goal.worse === undefined ? [] : [make("th", { scope: "col" }, "Goal")]),
+      cell("Encoder removed, %"), cell("Size, MB"),
+      ...state.sets.map((set) => cell(mark(set), ` ${set.name}, ${set.metric} %`)), cell("Speed, × real time"));
   }
 
   function rowOf(row, state) {
@@ -135,7 +136,7 @@ function render({ model, el }) {
     });
     const goal = state.goal.worse === undefined ? [] : [make("td", { class: "aw-frontier-verdict" }, row.goal || "–")];
     return make("tr", { class: row.name === state.selected ? "aw-frontier-selected" : "", "aria-current": current && "true" },
-      name, number(row.encoder), number(row.size), ...sets, number(row.speed), ...goal);
+      name, ...goal, number(row.encoder), number(row.size), ...sets, number(row.speed));
   }
 
   function comparisonOf(found) {

@@ -110,12 +110,13 @@ class Frontier(ipywidgets.Box):
     ):
         if unknown:
             raise InputError(f"Frontier knows no {next(iter(unknown))!r}; it takes axis, goal and on_select.")
-        self.study = shown if isinstance(shown, Study) else getattr(shown, "study", None)
+        study = shown if isinstance(shown, Study) else getattr(shown, "study", None)
         self.bench: Workbench | None = None if isinstance(shown, Study) else shown
-        if not isinstance(self.study, Study):
+        if not isinstance(study, Study):
             raise InputError(f"Frontier shows a Study or a Workbench, not a {type(shown).__name__}.")
         if on_select is not None and not callable(on_select):
             raise InputError("on_select has to be a function; it is called with the name of a try.")
+        self.study: Study = study
         self._lock = threading.RLock()  # the worker adds a record while a person clicks
         self._on_select, self._busy, self._worker = on_select, "", Worker()
         self.axis, self.goal = axis, goal

@@ -179,7 +179,7 @@ function render({ model, el }) {
   const live = make("div", { class: "aw-hidden", role: "status", "aria-live": "polite" });
   const right = make("div", { class: "aw-column aw-listen-right" }, silence.node, picture.node, audio, words.node, numbers.node,
     make("details", {}, make("summary", {}, "As written, before case, punctuation and spelling are made alike"), raw));
-  const root = make("section", { class: "aw aw-listen aw-column", "aria-label": "Listen", "data-lm-suppress-shortcuts": "true" },
+  const root = make("section", { class: "aw aw-listen aw-column", "aria-label": "Listen" },
     make("div", { class: "aw-row" }, corpus, previous, next, where,
       make("label", { class: "aw-row" }, make("span", { class: "aw-faint" }, "Order"), order), find),
     search, found, problem.node, lost.node,

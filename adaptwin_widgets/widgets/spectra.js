@@ -6,7 +6,7 @@ class Picture extends Curves {
     this.model = model;
     this.editable = makeEditor !== null;
     this.editor = null; // the rank picker's hands
-    this.root = make("div", { class: "aw aw-spectra", "data-lm-suppress-shortcuts": "true" });
+    this.root = make("div", { class: "aw aw-spectra" });
     this.tools = make("div", { class: "aw-row aw-tools" });
     this.canvas = make("canvas", { "aria-hidden": "true" });
     this.grid = make("div", { class: "aw-cells", role: "group", "aria-label": "Spectra of every twin" });

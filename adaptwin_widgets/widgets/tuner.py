@@ -46,8 +46,6 @@ class Tuner(View):
     def __init__(self, workbench: Any, **choices: Any):
         super().__init__()
         self.workbench = workbench
-        if not hasattr(workbench, "choices"):  # they stay with the workbench: a tuner made again shows them
-            workbench.choices = Choices(workbench.speech, workbench.METHODS)
         self.choices: Choices = workbench.choices
         self.choices.put(**choices)
         if choices and self.choices.problem:

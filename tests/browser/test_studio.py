@@ -1,0 +1,129 @@
+"""The Studio in a real JupyterLab: the path a person takes, by mouse and by keyboard, and no console error."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api")
+IDLE = "() => document.querySelector('.aw-section-jobs')?.innerText.includes('Nothing is running')"
+SETUP = """
+import adaptwin_widgets as aw
+model = aw.load("tiny.en")
+speech = {name: corpus.head(8) for name, corpus in aw.demo_speech().items()}
+"""
+STUDIO = """
+studio = aw.Studio(model, [speech["target_train"], speech["general_train"]], folder="runs/test", windows=4,
+                   eval={"target": speech["target_dev"].head(3), "general": speech["general_dev"].head(3)})
+studio
+"""
+ASK = "print(studio.plan.budget, len(studio.study), studio.workbench.current, studio.model.source)"
+
+
+def wait_idle(page, seconds: float = 240) -> None:
+    page.wait_for_timeout(1500)  # what was pressed has to reach the kernel first
+    page.wait_for_function(IDLE, timeout=seconds * 1000)
+
+
+def told(notebook, index: int) -> str:
+    """What a cell prints."""
+    return "".join(output.get("text", "") for output in notebook.run(index))
+
+
+def move_budget(page, presses: int) -> None:
+    page.locator(".aw-budget").first.focus()
+    for _ in range(presses):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=30_000)
+
+
+@pytest.fixture
+def studio(notebook):
+    """A notebook with the Studio drawn and everything that starts by itself over."""
+    opened = notebook(SETUP, STUDIO, ASK, ASK, ASK)
+    opened.page.wait_for_selector(".aw-cell", timeout=60_000)
+    wait_idle(opened.page)
+    return opened
+
+
+def test_look_choose_and_try(studio):
+    page = studio.page
+    assert page.locator(".aw-cell").count() == 4 * 8  # four layers, eight kinds of twin
+    move_budget(page, 50)
+    assert "{'encoder': 0.25}" in told(studio, 2)
+
+    cell = page.locator(".aw-cell").nth(4)
+    cell.scroll_into_view_if_needed()
+    box = cell.bounding_box()
+    before = cell.get_attribute("aria-valuetext")
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.4 * box["width"], box["y"] + 10, steps=6)
+    page.mouse.up()
+    page.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=30_000)
+    after = cell.get_attribute("aria-valuetext")
+    assert after != before and re.match(r"2[4-8] of 64 ranks kept", after), after
+
+    page.get_by_role("button", name="Only compress and score").click()
+    wait_idle(page)
+    said = told(studio, 3)
+    assert said.startswith("{} 2 encoder-"), said  # the original and the try, which is the current one now
+    assert page.locator(".aw-section-frontier").get_by_text(re.compile("encoder-")).count() >= 1
+
+    page.locator(".aw-section-frontier").get_by_role("button", name="original").first.click()
+    page.get_by_role("button", name="Go back to this try").click()
+    page.wait_for_timeout(1000)
+    assert told(studio, 4).startswith("{} 2 original tiny.en")
+    assert page.locator(".aw-cell").nth(4).get_attribute("aria-valuetext").startswith("64 of 64")
+
+
+@pytest.mark.slow
+def test_tune_drag_meanwhile_stop_and_see_the_point(studio):
+    page = studio.page
+    move_budget(page, 60)
+    tuner = page.locator(".aw-section-tuner")
+    tuner.get_by_role("spinbutton", name="How long to tune").fill("30")
+    tuner.get_by_role("button", name=re.compile("Compress, tune")).click()
+    tuner.get_by_role("button", name="Stop and score").wait_for(timeout=10_000)
+    page.wait_for_function("() => /step [1-9]/.test(document.querySelector('.aw-section-tuner').textContent)",
+                           timeout=240_000)  # fmt: skip
+    cell = page.locator(".aw-cell").first
+    cell.focus()
+    before = cell.get_attribute("aria-valuetext")
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=20_000)
+    assert cell.get_attribute("aria-valuetext") != before, "the picker answers while a tune runs"
+    tuner.get_by_role("button", name="Stop and score").click()
+    wait_idle(page)
+    assert " 2 " in told(studio, 2)
+    assert "tuned" in page.locator(".aw-section-frontier").inner_text().lower()
+
+    listen = page.locator(".aw-section-listen")
+    listen.scroll_into_view_if_needed()
+    page.wait_for_function("() => document.querySelector('.aw-section-listen audio')?.duration > 0.5", timeout=30_000)
+    wait_idle(page)
+    assert "original" in listen.inner_text()
+
+    hand = page.locator(".aw-section-at-hand")
+    page.locator(".aw-section-frontier").get_by_role("button", name=re.compile("encoder-")).first.click()
+    page.get_by_role("button", name="Go back to this try").click()
+    wait_idle(page)
+    hand.get_by_role("textbox").fill("small")
+    hand.get_by_role("button", name="Save the small model").click()
+    hand.get_by_text('aw.load("small")').wait_for(timeout=30_000)
+
+
+@pytest.mark.slow
+def test_a_reload_and_a_second_run_show_the_same(studio):
+    page = studio.page
+    move_budget(page, 20)
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    page.wait_for_timeout(1500)
+    studio.run(1)
+    page.wait_for_selector(".aw-cell")
+    page.wait_for_timeout(1500)
+    assert abs(float(page.locator(".aw-budget").first.input_value()) - 10) < 0.6
+    assert "'encoder': 0.1" in told(studio, 2)
+    text = page.evaluate("() => JSON.stringify(window.jupyterapp.shell.currentWidget.model.toJSON())")
+    assert "renderSpectra" not in text and "class Editor" not in text, "a saved notebook carries no widget scripts"
