@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 REDUCTIONS = (("encoder", "encoder_reduction"), ("model", "model_reduction"))
-KEY = "Filled: after tuning; hollow: before. Bars: 95 % intervals. Line: no other point is both smaller and better."
+KEY = "Filled: after tuning; hollow: before. Bars: 95 % intervals. Line: no other point is better in both."
 TITLES = {
     ("encoder", "query_key"): "Encoder: query-key",
     ("encoder", "value_output"): "Encoder: value-output",

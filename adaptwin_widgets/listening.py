@@ -275,7 +275,7 @@ class Listening(HasTraits):
             self.worker.cancel(before.number)
         if missing and clip.samples is not None and not self.asleep:
             name = f"Transcribe {clip.utterance.id}"
-            task = self.worker.submit(name, lambda task: self._transcribe(missing, clip, number, task))
+            task = self.worker.submit(name, lambda task: self._transcribe(missing, clip, number, task), quiet=True)
             with self.lock:
                 late = number != self._choice
                 if not late:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from adaptwin_widgets.study import Study
 
 
-def rows(study: Study, goal: Goal | None = None) -> list[dict[str, Any]]:
+def rows(study: Study, goal: Goal | None = None, axis: str = "encoder") -> list[dict[str, Any]]:
     """The numbers of the figure as text, a dictionary a try, for tables that people and screen readers read.
 
     sets: by evaluation set, in the order of `scene`: rate, interval, difference to the original (points), rate before
-    tuning, whether the point is on the Pareto line (of the encoder axis), and the goal's verdict; None where the try
-    was not scored on it. goal: the worst verdict of all sets.
+    tuning, whether the point is on the Pareto line of `axis`, and the goal's verdict; None where the try was not scored
+    on it. goal: the worst verdict of all sets.
 
     >>> from adaptwin_widgets.study import Record, Study
     >>> import tempfile
@@ -29,10 +29,15 @@ def rows(study: Study, goal: Goal | None = None) -> list[dict[str, Any]]:
     [('original', '0.0', '4.20')]
     """
     drawn = scene(study)
+    best = {_key(point) for point in scene(study, axis=axis).points if point["pareto"]}
     own: dict[str, list[Point]] = {record.name: [] for record in study.records}
     for point in drawn.points:
-        own[point["try"]].append(point)
+        own[point["try"]].append(point | {"pareto": _key(point) in best})
     return [_row(name, points, drawn, goal) for name, points in own.items() if points]
+
+
+def _key(point: Point) -> tuple[str, str, str]:
+    return point["try"], point["stage"], point["evaluation"]
 
 
 def _row(name: str, own: list[Point], drawn: Scene, goal: Goal | None) -> dict[str, Any]:

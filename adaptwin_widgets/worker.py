@@ -26,7 +26,8 @@ STATES = ("waiting", "running", "done", "stopped", "failed")
 @dataclass(eq=False)
 class Task(Job):
     """A job in the list. state: one of `STATES`; result: what the work returned; error: one sentence;
-    details: the traceback, where the error is no `InputError`; seconds: how long it ran."""
+    details: the traceback, where the error is no `InputError`; seconds: how long it ran; quiet: once it is over,
+    nobody has to see it listed, unless it failed."""
 
     state: str = "waiting"
     result: Any = None
@@ -34,6 +35,7 @@ class Task(Job):
     details: str = ""
     seconds: float = 0.0
     number: int = 0
+    quiet: bool = False
     _began: float = field(default=0.0, repr=False)
     _stage: tuple[str, float, float] = field(default=("", 0.0, 0.0), repr=False)  # text, time and done at its start
     _over: threading.Event = field(default_factory=threading.Event, repr=False)
@@ -99,6 +101,7 @@ class Worker(HasTraits):
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._reported = 0.0
+        self._number = 0
 
     @property
     def running(self) -> Task | None:
@@ -110,11 +113,13 @@ class Worker(HasTraits):
         """Whether anything runs or waits."""
         return any(not task.finished for task in self.tasks)
 
-    def submit(self, name: str, work: Callable[[Task], Any], then: Callable[[Any], None] | None = None) -> Task:
+    def submit(
+        self, name: str, work: Callable[[Task], Any], then: Callable[[Any], None] | None = None, quiet: bool = False
+    ) -> Task:
         """Queue ``work(task)``; `then` takes its result, on the worker's thread, before the task counts as done."""
         with self._lock:
-            number = self.tasks[-1].number + 1 if self.tasks else 1
-            task = Task(name, number=number, listeners=[self._report])
+            self._number += 1
+            task = Task(name, number=self._number, quiet=quiet, listeners=[self._report])
             over = [t for t in self.tasks if t.finished]
             self.tasks = [t for t in self.tasks if t not in over[: max(0, len(over) - KEPT)]] + [task]
             self._queue.put((task, work, then))
@@ -174,4 +179,7 @@ class Worker(HasTraits):
             task.details = traceback.format_exc()
         task.seconds = time.monotonic() - task._began
         task._over.set()
+        if task.quiet and task.state != "failed":
+            with self._lock:
+                self.tasks = [t for t in self.tasks if t is not task]
         self.changed()

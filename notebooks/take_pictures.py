@@ -52,7 +52,6 @@ def main() -> None:
             budget.focus()
             for _ in range(60):
                 budget.press("ArrowRight")
-            page.screenshot(path=chosen.output / "before.png")
             page.get_by_role("button", name="Only compress and score").click()
             page.wait_for_timeout(1500)
             page.wait_for_function(IDLE, timeout=600_000)
@@ -60,7 +59,7 @@ def main() -> None:
                 page.evaluate("(theme) => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", name)
                 page.wait_for_timeout(1500)
                 for width in chosen.width:
-                    page.set_viewport_size({"width": width, "height": 1000})
+                    page.set_viewport_size({"width": width, "height": 3600})  # so that no part is cut off
                     page.wait_for_timeout(1000)
                     for part in PARTS:
                         section = page.locator(f".aw-section-{part}").first
@@ -74,7 +73,6 @@ def main() -> None:
                         path=chosen.output / f"opened_{theme}_{width}.png"
                     )
                     page.get_by_role("button", name="← All twins").click()
-                    page.set_viewport_size({"width": width, "height": 3600})
                     page.wait_for_timeout(600)
                     page.screenshot(path=chosen.output / f"all_{theme}_{width}.png")
             errors = list(notebook.errors)

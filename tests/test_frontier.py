@@ -1,6 +1,7 @@
 """The frontier: its points, its pictures, its files, two tries compared, and the widget."""
 
 import json
+import subprocess
 import sys
 import threading
 
@@ -447,6 +448,15 @@ def test_a_reload_shows_what_was_painted(study):
     assert [t["x"] for t in view.figure._widget_data[2:]] == [t["x"] for t in drawn]
 
 
+def test_the_table_marks_the_points_of_the_line_that_is_drawn(study):
+    late = record("quick", 0.05, (6, 9, 12), None)
+    late.scores["target"]["seconds"] = 1.0
+    study.add(late)
+    for axis, best in (("encoder", False), ("speed", True)):
+        state = Frontier(study, axis=axis).panel.state
+        assert state["rows"][-1]["sets"][0]["best"] is best
+
+
 def test_a_persons_zoom_survives_a_new_point(study):
     bench = Bench(study)
     view = Frontier(bench)
@@ -546,6 +556,20 @@ def test_a_page_without_a_kernel_shows_the_table(study):
     bundle = Frontier(study)._repr_mimebundle_()
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert "encoder-45" in data["text/html"] and "12.10 [9.7, 15.1]" in data["text/html"]
+
+
+@pytest.mark.slow
+def test_the_first_figure_does_not_wait_for_a_grammar():
+    program = """
+import sys
+from adaptwin_widgets.widgets.frontier import _figure_widget
+_figure_widget()
+print("rfc3987_syntax" in sys.modules, "lark" in sys.modules, "nbformat" in sys.modules)
+import jsonschema
+jsonschema.validate("x", {"type": "string"})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True"]
 
 
 def test_a_workbench_has_what_the_frontier_uses():

@@ -198,7 +198,7 @@ def ears(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ears]:
     ears, tasks, submit = Ears(), [], Worker.submit
     monkeypatch.setattr(listening, "transcribe", ears.transcribe)
     monkeypatch.setattr(comparison, "evaluate", ears.evaluate)
-    monkeypatch.setattr(Worker, "submit", lambda *args: tasks.append(submit(*args)) or tasks[-1])
+    monkeypatch.setattr(Worker, "submit", lambda *args, **more: tasks.append(submit(*args, **more)) or tasks[-1])
     yield ears
     ears.open.set()
     for task in tasks:  # what a test leaves running would work with the next one's ears

@@ -126,3 +126,28 @@ def test_old_tasks_leave_the_list():
         worker.submit(str(n), lambda task: None).wait(5)
     wait_for(lambda: not worker.busy)
     assert len(worker.tasks) <= KEPT + 2 and worker.tasks[-1].number == KEPT + 10
+
+
+def test_a_quiet_task_leaves_the_list_unless_it_failed():
+    worker = Worker()
+    worker.submit("quiet", lambda task: None, quiet=True).wait(5)
+    failed = worker.submit("quiet too", lambda task: 1 / 0, quiet=True)
+    wait_for(lambda: failed.finished and not worker.busy)
+    assert [t.name for t in worker.tasks] == ["quiet too"]
+
+
+def test_time_left_is_of_the_present_stage():
+    worker, shown = Worker(), []
+
+    def stages(task):
+        task.update(0, 2, "Slow")
+        time.sleep(0.3)
+        task.update(1, 2)
+        shown.append(task.remaining)
+        task.update(0, 100, "Quick")
+        time.sleep(0.01)
+        task.update(50, 100)
+        shown.append(task.remaining)
+
+    worker.submit("stages", stages).wait(5)
+    assert shown[0] > 0.2 and shown[1] < 0.2

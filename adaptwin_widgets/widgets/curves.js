@@ -171,7 +171,7 @@ class Curves {
       for (let k = from; k < to; k++) context.lineTo(...this.xy(twin, box, h, k, weights));
       context.stroke();
     };
-    stroke(Math.max(0, cut - 1), twin.points, strong * 0.6, 0.28);
+    stroke(Math.max(0, cut - 1), twin.points, strong * 0.6, this.dark ? 0.45 : 0.3);
     stroke(0, cut, strong, 0.95);
     context.globalAlpha = 1;
     if (rank < twin.full) {

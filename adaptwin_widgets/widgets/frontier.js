@@ -76,7 +76,7 @@ function render({ model, el }) {
     make("table", {}, make("thead", {}, head), body));
   const key = make("p", { class: "aw-faint aw-frontier-key" },
     "Word errors in percent with their 95 % interval; below them the difference to the original in points, and the rate ",
-    "before tuning. Bold: no other point is both smaller and better. In the picture filled marks are after tuning, hollow ",
+    "before tuning. Bold: no other point is better in both. In the picture filled marks are after tuning, hollow ",
     "ones before; the line joins the bold points. Goal: ✓ met, ✗ more errors, ? the interval holds both.");
   const none = make("p", { class: "aw-faint" }, "There is no try yet; the original is scored first.");
 
@@ -131,7 +131,7 @@ function render({ model, el }) {
       const cell = make("td", { class: "aw-number" },
         ...(sign ? [make("span", { role: "img", "aria-label": `goal ${set.verdict}`, title: `goal: ${set.verdict}` }, sign), " "] : []),
         make(set.best ? "strong" : "span", {}, set.wer), ` ${set.interval}`, make("div", { class: "aw-faint" }, below));
-      if (set.best) cell.append(make("span", { class: "aw-hidden" }, "no other point is both smaller and better"));
+      if (set.best) cell.append(make("span", { class: "aw-hidden" }, "no other point is better in both"));
       return cell;
     });
     const goal = state.goal.worse === undefined ? [] : [make("td", { class: "aw-frontier-verdict" }, row.goal || "–")];

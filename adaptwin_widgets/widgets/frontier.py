@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -122,7 +123,7 @@ class Frontier(ipywidgets.Box):
         self.axis, self.goal = axis, goal
         self._look()
         self._painted = self._layout()
-        self.figure = go.FigureWidget(self._rings() + frontier_traces(self._drawn), self._painted)
+        self.figure = _figure_widget()(self._rings() + frontier_traces(self._drawn), self._painted)
         self.figure._config = {**self.figure._config, **CONFIG}
         self._listen_from(0)
         self.panel = Panel(self)
@@ -239,7 +240,7 @@ class Frontier(ipywidgets.Box):
 
     def _look(self) -> None:
         self._drawn: Scene = scene(self.study, axis=self.axis, goal=self.goal)
-        self._rows = rows(self.study, self.goal)
+        self._rows = rows(self.study, self.goal, self.axis)
 
     @property
     def _current(self) -> str:
@@ -335,6 +336,23 @@ class Frontier(ipywidgets.Box):
         if isinstance(bundle, dict):
             bundle["text/html"] = self.summary()
         return bundle
+
+
+def _figure_widget() -> Any:
+    """plotly's FigureWidget, imported in a fifth of the time.
+
+    It imports nbformat, that jsonschema, and that compiles a grammar of international web addresses for three
+    seconds if it can find one. No notebook's schema asks for that check, so it is not found while this is imported.
+    """
+    grammar = "rfc3987_syntax"
+    hide = not {grammar, "jsonschema"} & set(sys.modules)
+    if hide:
+        sys.modules[grammar] = None  # type: ignore[assignment]
+    try:
+        return go.FigureWidget
+    finally:
+        if hide:
+            del sys.modules[grammar]
 
 
 def _flat(axis: dict[str, Any]) -> dict[str, Any]:

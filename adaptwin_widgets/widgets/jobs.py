@@ -74,7 +74,7 @@ class Jobs(View):
         listed = [task for task in tasks if task.number not in over[:-KEPT]]
         self.state = {
             "tasks": [{**shown(task), "dismissed": task.number in self._dismissed} for task in listed],
-            "finished": tasks[-1].number - len(tasks) + len(over) if tasks else 0,
+            "finished": len(over),
             "said": self._said,
         }
 

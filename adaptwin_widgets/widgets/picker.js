@@ -194,7 +194,7 @@ class Editor {
       this.slider.value = removed;
       this.typed.value = removed.toFixed(1);
     }
-    this.note.textContent = `at most ${max.toFixed(1)} %; chosen ${state.method}`;
+    this.note.textContent = `at most ${max.toFixed(1)} % · ranks: ${state.method}`;
     this.undo.disabled = !state.undo;
     this.redo.disabled = !state.redo;
     if (!ahead) delete this.picture.root.dataset.busy;

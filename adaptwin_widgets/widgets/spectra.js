@@ -210,7 +210,7 @@ class Picture extends Curves {
     const context = this.canvas.getContext("2d"), ratio = window.devicePixelRatio || 1;
     const style = getComputedStyle(this.root), read = (name) => style.getPropertyValue(name).trim();
     this.ink = read("--aw-ink"); this.faint = read("--aw-faint"); this.line = read("--aw-line");
-    this.paper = read("--aw-paper");
+    this.dark = document.body.dataset.jpThemeLight === "false";
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.font = `11px ${style.fontFamily}`;
     if (this.dirty === "all") {
