@@ -306,7 +306,6 @@ class Engine:
             x += feed_forward(feed_forward.norm(x).to(self.fine))
         return self.decoder_norm(x[:, -1])
 
-
     def _recall(self, q: Tensor, heard: tuple[Tensor, Tensor], cross: CrossAttention, rows: int) -> Tensor:
         """Attention of the tokens' queries [B, t, H, Dk] to what was heard, [B, t, H * Dv]."""
         if self.short:
