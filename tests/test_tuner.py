@@ -46,6 +46,7 @@ class Bench(HasTraits):
         super().__init__()
         self.speech = [speech(name, 60.0 * (i + 1)) for i, name in enumerate(corpora)]
         self.worker, self.planner, self.length = Worker(), Planner(), length
+        self.choices = Choices(self.speech, self.METHODS)
         self.asked: list[dict[str, Any]] = []
         self.go_on, self.end = threading.Event(), ""
         self.go_on.set()

@@ -107,6 +107,8 @@ def test_what_is_shown_of_a_task():
     worker, hold = Worker(), threading.Event()
 
     def half(task):
+        task.update(0, 10, "Halfway")
+        assert task.remaining is None, "nothing is done yet, so nothing can be said"
         task.update(5, 10, "Halfway")
         hold.wait(5)
 
