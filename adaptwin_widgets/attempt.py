@@ -141,7 +141,8 @@ class Attempts:
         key = (tuple(c.name for c in corpora), how.target_weight, how.seed)
         if key not in self._lessons:
             # Teacher's states of two kinds of lessons at once would hold twice the memory for little.
-            self._lessons = {key: self.recipe.prepare(corpora, settings)}
+            self._lessons.clear()
+            self._lessons[key] = self.recipe.prepare(corpora, settings)
         tuning.listeners.append(both)
         state = place / "tuning.safetensors"
         try:

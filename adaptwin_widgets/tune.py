@@ -23,7 +23,7 @@ from adaptwin_widgets.jobs import Cancelled, Job, ensure
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper
 
-CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_SECONDS = 20.0  # a kill loses these, a step and a look at held-out speech
 MARGIN = 1.08  # a step, a check or a save may take this much longer than the last one did
 
 
@@ -75,7 +75,7 @@ def tune(
 
     speech: one corpus or several, the first is the target speaker's. minutes or steps: when to stop; minutes
     include everything from the call to the return, and what a resumed run had used before. checkpoint: a file that
-    keeps the state of the run, written every half minute and at the end, from which `resume` goes on. lessons: what
+    keeps the state of the run, written every 20 seconds and at the end, from which `resume` goes on. lessons: what
     an earlier tune prepared of the same speech. watch: measures a model as it is (its word errors, say) at every
     look at the held-out loss, kept in the history as "wer". on_progress: called after every step. A cancelled job
     ends the run early with the best state so far. The result's ``notes["tuning"]`` tells steps, seconds, audio seen

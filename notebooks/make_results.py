@@ -38,7 +38,12 @@ def run(source: Path, folder: Path) -> nbformat.NotebookNode:
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=None, record_timing=False, resources=resources).execute()
     for output in outputs(notebook, WIDGET):  # what a viewer without a kernel shows in a widget's place
-        output.data["text/plain"] = "(A control: run the notebook to use it.)"
+        if "text/html" in output.data:  # ours say so themselves; Lab would show an error until the cell is run
+            del output.data[WIDGET]
+        else:
+            output.data["text/plain"] = "(A control: run the notebook to use it.)"
+    if not list(outputs(notebook, WIDGET)):
+        notebook.metadata.pop("widgets", None)  # with every widget's script in it
     return notebook
 
 

@@ -10,17 +10,6 @@ const MARKS = {
 const VERDICTS = { met: "✓", unclear: "?", "more errors": "✗" };
 const FILES = [["svg", "SVG picture"], ["pdf", "PDF picture"], ["html", "HTML page"], ["csv", "CSV table"]];
 
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else if (value === true) node.setAttribute(name, "");
-    else if (value !== false && value !== undefined) node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
 function mark(set) {
   const svg = document.createElementNS(SVG, "svg");
   const path = document.createElementNS(SVG, "path");
