@@ -38,7 +38,7 @@ CONFIG = {
 class Panel(View):
     """The part of a `Frontier` beside its figure: the table and the controls. state: all of what they show."""
 
-    _esm = source("frontier.js")
+    _esm = source("dom.js") + source("frontier.js")
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, frontier: Frontier):

@@ -14,8 +14,8 @@ model = aw.load("tiny.en")
 speech = {name: corpus.head(8) for name, corpus in aw.demo_speech().items()}
 """
 STUDIO = """
-studio = aw.Studio(model, [speech["target_train"], speech["general_train"]], folder="runs/test", windows=4,
-                   eval={"target": speech["target_dev"].head(3), "general": speech["general_dev"].head(3)})
+studio = aw.Studio(model, [speech["target_train"], speech["general_train"]], folder={folder!r}, windows=4,
+                   eval={{"target": speech["target_dev"].head(3), "general": speech["general_dev"].head(3)}})
 studio
 """
 ASK = "print(studio.plan.budget, len(studio.study), studio.workbench.current, studio.model.source)"
@@ -39,9 +39,9 @@ def move_budget(page, presses: int) -> None:
 
 
 @pytest.fixture
-def studio(notebook):
+def studio(notebook, request: pytest.FixtureRequest):
     """A notebook with the Studio drawn and everything that starts by itself over."""
-    opened = notebook(SETUP, STUDIO, ASK, ASK, ASK)
+    opened = notebook(SETUP, STUDIO.format(folder=f"runs/{request.node.name}"), ASK, ASK, ASK)
     opened.page.wait_for_selector(".aw-cell", timeout=60_000)
     wait_idle(opened.page)
     return opened
@@ -97,7 +97,8 @@ def test_tune_drag_meanwhile_stop_and_see_the_point(studio):
     tuner.get_by_role("button", name="Stop and score").click()
     wait_idle(page)
     assert " 2 " in told(studio, 2)
-    assert "tuned" in page.locator(".aw-section-frontier").inner_text().lower()
+    row = page.locator(".aw-section-frontier tbody tr").filter(has_text="encoder-30").first
+    assert " before" in row.inner_text(), "after tuning, and what it was before"
 
     listen = page.locator(".aw-section-listen")
     listen.scroll_into_view_if_needed()
