@@ -7,6 +7,7 @@ value with output, and the two feed-forward matrices with the activation between
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from torch import nn
@@ -46,7 +47,35 @@ class Twin(NamedTuple):
         return "encoder" if self.part == "encoder" else "decoder"
 
 
-def twins_of(config: WhisperConfig) -> Iterator[Twin]:
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a Whisper's configuration that decide what its twins are and what they cost.
+
+    Transformers' own configuration answers each look in microseconds; a plan under a moving slider takes thousands.
+
+    >>> Shape.of(WhisperConfig(d_model=512)).d_model
+    512
+    """
+
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_attention_heads: int
+    decoder_attention_heads: int
+    encoder_ffn_dim: int
+    decoder_ffn_dim: int
+    vocab_size: int
+    num_mel_bins: int
+    max_source_positions: int
+    max_target_positions: int
+
+    @classmethod
+    def of(cls, config: WhisperConfig | Shape) -> Shape:
+        """The shape of a model's configuration."""
+        return cls(**{field.name: int(getattr(config, field.name)) for field in fields(cls)})
+
+
+def twins_of(config: WhisperConfig | Shape) -> Iterator[Twin]:
     """Every twin of a Whisper of this shape, in the order of the computation.
 
     >>> [str(t) for t in twins_of(WhisperConfig(encoder_layers=1, decoder_layers=0))]
@@ -66,21 +95,21 @@ def twins_of(config: WhisperConfig) -> Iterator[Twin]:
             yield Twin(part, layer, kind)
 
 
-def heads_of(config: WhisperConfig, twin: Twin) -> int:
+def heads_of(config: WhisperConfig | Shape, twin: Twin) -> int:
     """How many ranks the twin has: one a head, one for a feed-forward pair."""
     if twin.kind == "feed_forward":
         return 1
     return config.encoder_attention_heads if twin.part == "encoder" else config.decoder_attention_heads
 
 
-def full_rank(config: WhisperConfig, twin: Twin) -> int:
+def full_rank(config: WhisperConfig | Shape, twin: Twin) -> int:
     """The rank at which nothing is removed: the head dimension, or the number of neurons."""
     if twin.kind == "feed_forward":
         return config.encoder_ffn_dim if twin.part == "encoder" else config.decoder_ffn_dim
     return config.d_model // heads_of(config, twin)
 
 
-def parameters_per_rank(config: WhisperConfig, twin: Twin) -> int:
+def parameters_per_rank(config: WhisperConfig | Shape, twin: Twin) -> int:
     """How many parameters one rank (of one head) or one neuron holds, biases included.
 
     The value's bias folds into the output's (attention rows sum to one), the key has none.

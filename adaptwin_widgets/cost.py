@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transformers import WhisperConfig
 
-from adaptwin_widgets.anatomy import Twin, full_rank, heads_of, parameters_per_rank, twins_of
+from adaptwin_widgets.anatomy import Shape, Twin, full_rank, heads_of, parameters_per_rank, twins_of
 
 CONTEXT = 50  # the text position, in tokens, at which a decoded token is priced
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
@@ -39,13 +39,13 @@ class Cost:
         return self.model * BYTES[dtype]
 
 
-def cost(config: WhisperConfig, ranks: Mapping[str, list[int]] | None = None) -> Cost:
+def cost(config: WhisperConfig | Shape, ranks: Mapping[str, list[int]] | None = None) -> Cost:
     """The exact cost of a Whisper of this shape with these ranks; without ranks, of the original.
 
     >>> cost(WhisperConfig(vocab_size=51864)).model       # tiny.en
     37760256
     """
-    kept = {Twin.parse(str(key)): value for key, value in (ranks or {}).items()}
+    kept, config = {Twin.parse(str(key)): value for key, value in (ranks or {}).items()}, Shape.of(config)
     d, mel = config.d_model, config.num_mel_bins
     frames, positions = config.max_source_positions, config.max_target_positions
     parameters = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import WhisperConfig
 
-from adaptwin_widgets.anatomy import full_rank, heads_of, twins_of
+from adaptwin_widgets.anatomy import Shape, full_rank, heads_of, twins_of
 from adaptwin_widgets.cost import Cost, cost, reductions
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
@@ -20,11 +20,6 @@ if TYPE_CHECKING:
     from adaptwin_widgets.spectra import Spectra
 
 FORMAT = 1
-SHAPE = (
-    "d_model", "encoder_layers", "decoder_layers", "encoder_attention_heads", "decoder_attention_heads",
-    "encoder_ffn_dim", "decoder_ffn_dim", "vocab_size", "num_mel_bins",
-    "max_source_positions", "max_target_positions",
-)  # fmt: skip
 
 
 @dataclass
@@ -51,7 +46,7 @@ class RankPlan:
         _validate(self)
 
     @classmethod
-    def full(cls, config: WhisperConfig, source: str = "") -> RankPlan:
+    def full(cls, config: WhisperConfig | Shape, source: str = "") -> RankPlan:
         """The plan that removes nothing."""
         ranks = {str(t): [full_rank(config, t)] * heads_of(config, t) for t in twins_of(config)}
         return cls(ranks, shape_of(config), source, method="full rank")
@@ -95,9 +90,9 @@ class RankPlan:
         )
 
     @property
-    def config(self) -> WhisperConfig:
-        """A configuration of the original's shape."""
-        return WhisperConfig(**self.shape)
+    def config(self) -> Shape:
+        """The original's shape, as a configuration."""
+        return Shape(**{field.name: self.shape[field.name] for field in fields(Shape)})
 
     @property
     def before(self) -> Cost:
@@ -114,7 +109,7 @@ class RankPlan:
         """Parameters before and after and the fraction removed of encoder, decoder and model."""
         return reductions(self.before, self.after)
 
-    def check(self, config: WhisperConfig, source: str = "this model") -> None:
+    def check(self, config: WhisperConfig | Shape, source: str = "this model") -> None:
         """Raise InputError when the plan was made for a model of another shape."""
         other = shape_of(config)
         for name, value in self.shape.items():
@@ -171,13 +166,13 @@ class RankPlan:
         return cls.from_dict(data, str(path))
 
 
-def shape_of(config: WhisperConfig) -> dict[str, int]:
+def shape_of(config: WhisperConfig | Shape) -> dict[str, int]:
     """The numbers that decide what a plan can say about a model."""
-    return {name: int(getattr(config, name)) for name in SHAPE}
+    return asdict(Shape.of(config))
 
 
 def _validate(plan: RankPlan) -> None:
-    if missing := [name for name in SHAPE if not isinstance(plan.shape.get(name), int)]:
+    if missing := [f.name for f in fields(Shape) if not isinstance(plan.shape.get(f.name), int)]:
         raise InputError(f"shape.{missing[0]} is missing or no whole number; make a new plan for the model.")
     config = plan.config
     known = {str(twin): twin for twin in twins_of(config)}

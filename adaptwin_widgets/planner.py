@@ -65,6 +65,7 @@ class Planner(HasTraits):
             self.sensitivity = sensitivity
         self._queues: dict[tuple, Queue] = {}
         self._limits: dict[tuple, float] = {}
+        self._priced: tuple[RankPlan, dict[str, Any]] | None = None
         self.revision += 1
 
     # -- the plan -------------------------------------------------------------------------------------------
@@ -212,16 +213,20 @@ class Planner(HasTraits):
         alone (None where a cut twin was not measured).
         """
         plan = plan or self.plan
+        if self._priced is not None and self._priced[0] is plan:  # several views ask for the same
+            return self._priced[1]
         after, before = cost(self.config, plan.ranks), self.before
         kept = {name: self.energy(name, ranks) for name, ranks in plan.ranks.items()}
         share = 1.0 - sum(1.0 - e for e in kept.values()) / len(self.twins)
         pairs = {k: [getattr(before, k), getattr(after, k)] for k in ("encoder", "decoder", "model", "audio", "token")}
-        return {
+        numbers = {
             **pairs,
             "bytes": [before.bytes("float16"), after.bytes("float16")],
             "energy": share,
             "damage": self._damage(kept),
         }
+        self._priced = plan, numbers
+        return numbers
 
     def energy(self, name: str, ranks: list[int]) -> float:
         """The share of one twin's energy these ranks keep."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import WhisperConfig
 
 from adaptwin_widgets import twins as closed_form
-from adaptwin_widgets.anatomy import Twin, attention_of, full_rank, heads_of, layer_of, twins_of
+from adaptwin_widgets.anatomy import Shape, Twin, attention_of, full_rank, heads_of, layer_of, twins_of
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.observe import Statistics
@@ -29,12 +29,15 @@ class Spectra:
     aware: whether `values` come from activations (else they are the weight-only ones).
     """
 
-    config: WhisperConfig
+    config: WhisperConfig | Shape
     source: str
     values: dict[Twin, np.ndarray] = field(default_factory=dict)
     weight_only: dict[Twin, np.ndarray] = field(default_factory=dict)
     order: dict[Twin, Tensor] = field(default_factory=dict)
     aware: bool = False
+
+    def __post_init__(self) -> None:
+        self.config = Shape.of(self.config)  # a plan under a moving slider reads it thousands of times
 
     def frame(self) -> pd.DataFrame:
         """A tidy table: part, layer, kind, head, index, value, weight_only; one row a singular value or neuron."""
@@ -170,7 +173,7 @@ def single_spectra(model: nn.Module, twin: Twin) -> tuple[tuple[str, str], np.nd
     return names, first, second
 
 
-def check_statistics(config: WhisperConfig, twin: Twin, stats: Statistics | None) -> None:
+def check_statistics(config: WhisperConfig | Shape, twin: Twin, stats: Statistics | None) -> None:
     """Raise InputError when the statistics were not gathered from a model of this shape."""
     if stats is None:
         return

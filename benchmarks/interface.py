@@ -3,7 +3,9 @@
     python benchmarks/interface.py [--json] [--model base] [--presses 40]
 
 Three figures, each from many key presses in Chromium: one rank changed on the rank picker; the budget moved
-(allocation included); the same rank change while a tune runs in the background with its own choice of threads.
+(allocation included); the same rank change while a tune runs in the background with its own choice of threads. And
+while a key is held down: the time between two answers (numbers in the table) that reach the page. "echo" is the
+least that JupyterLab allows, in the same run: a widget that does nothing but answer.
 "Drawn" is the first frame after the kernel's answer to that very press is on the canvas and in the table.
 Also: seconds from running the cell to the first drawing of picker and frontier, and what the browser was sent.
 """
@@ -42,7 +44,7 @@ import numpy as np, plotly.graph_objects as go
 from ipywidgets import IntSlider, VBox
 twins = {name: v for name, v in studio.workbench.spectra.values.items() if name.kind != "feed_forward"}
 rows = [v[h] for v in twins.values() for h in range(len(v))]
-figure = go.FigureWidget([go.Scatter(y=row, mode="lines") for row in rows])
+figure = go.FigureWidget([go.Scatter(y=row, mode="lines") for row in rows], layout={"title": {"text": "seq 64"}})
 slider = IntSlider(min=1, max=64, value=64, description="naive")
 def moved(change):
     for trace, row in zip(figure.data, rows):  # one assignment a curve
@@ -51,48 +53,97 @@ def moved(change):
 slider.observe(moved, "value")
 VBox([slider, figure])
 """
-# Resolves with milliseconds once the answer to the press is drawn: a frame after the mark is on the element.
-WATCH = """(selector) => {
-  const root = document.querySelector('.aw-spectra'), target = document.querySelector(selector);
+ECHO = """
+import anywidget, traitlets
+class Echo(anywidget.AnyWidget):
+    _esm = '''export default { render({ model, el }) {
+      const button = document.createElement("button");
+      button.className = "aw-echo";
+      button.onkeydown = () => model.send({});
+      model.on("change:count", () => { button.textContent = model.get("count"); });
+      el.append(button);
+    } }'''
+    count = traitlets.Int(0).tag(sync=True)
+echo = Echo()
+def again(*_):
+    echo.count += 1
+echo.on_msg(again)
+echo
+"""
+# Looks are by timer: a page that asks for every animation frame draws all of Lab sixty times a second meanwhile.
+# The time is taken in the frame that follows the look that found the answer drawn.
+LOOK = """
+  const seen = (begun, drawn) => {
+    const look = () => {
+      if (!drawn()) { setTimeout(look, 2); return; }
+      requestAnimationFrame(() => { window.awTimes.push(performance.now() - begun); window.awBusy = false; });
+    };
+    window.awBusy = true;
+    setTimeout(look, 0);
+  };
   window.awTimes = [];
   window.awBusy = false;
+"""
+WATCH = f"""(selector) => {{
+  {LOOK}
+  const root = document.querySelector('.aw-spectra'), target = document.querySelector(selector);
+  window.awWatch?.abort();
+  window.awWatch = new AbortController();
   target.focus();
-  target.addEventListener('keydown', () => {
-    const begun = performance.now(), before = root.dataset.drawn;
-    window.awBusy = true;
-    const look = () => {
-      if (root.dataset.drawn !== before && root.dataset.drawn === root.dataset.seq && !root.dataset.busy) {
-        window.awTimes.push(performance.now() - begun);
-        window.awBusy = false;
-      } else requestAnimationFrame(look);
-    };
-    requestAnimationFrame(look);
-  });
-}"""
-WATCH_NAIVE = """() => {
-  window.awTimes = [];
+  target.addEventListener('keydown', () => {{
+    const before = root.dataset.drawn;
+    seen(performance.now(), () =>
+      root.dataset.drawn !== before && root.dataset.drawn === root.dataset.seq && !root.dataset.busy);
+  }}, {{ capture: true, signal: window.awWatch.signal }});
+}}"""
+WATCH_ECHO = f"""() => {{
+  {LOOK}
+  const button = document.querySelector('.aw-echo');
+  button.focus();
+  button.addEventListener('keydown', () => {{
+    const before = button.textContent;
+    seen(performance.now(), () => button.textContent !== before);
+  }}, {{ capture: true }});
+}}"""
+WATCH_NAIVE = f"""() => {{
+  {LOOK}
+  const title = () => [...document.querySelectorAll('.gtitle')].at(-1)?.textContent;
   const handle = document.querySelector('.noUi-handle');
   handle.focus();
-  handle.addEventListener('keydown', () => {
-    const begun = performance.now(), title = () => document.querySelector('.gtitle')?.textContent;
+  handle.addEventListener('keydown', () => {{
     const before = title();
-    window.awBusy = true;
-    const look = () => {
-      if (title() !== before) { window.awTimes.push(performance.now() - begun); window.awBusy = false; }
-      else requestAnimationFrame(look);
-    };
-    requestAnimationFrame(look);
-  }, true);
+    seen(performance.now(), () => title() !== before);
+  }}, {{ capture: true }});
+}}"""
+WATCH_HELD = """() => {
+  const cell = document.querySelector('.aw-numbers tbody');
+  let last = null;
+  window.awHeld = [];
+  new MutationObserver(() => {
+    const now = performance.now();
+    if (last !== null && now - last < 1000) window.awHeld.push(now - last);
+    last = now;
+  }).observe(cell, {subtree: true, childList: true, characterData: true});
 }"""
 
 
-def press(page, presses: int, keys: tuple[str, ...], pause: int = 120) -> list[float]:
+def press(page, presses: int, keys: tuple[str, ...], pause: int = 500) -> list[float]:
     """Times of the presses; the first three warm up."""
     for number in range(presses + 3):
         page.keyboard.press(keys[number % len(keys)])
-        page.wait_for_function("() => !window.awBusy", timeout=30_000)
+        page.wait_for_function("() => !window.awBusy", timeout=30_000, polling=20)
         page.wait_for_timeout(pause)
     return page.evaluate("window.awTimes")[3:]
+
+
+def hold(page, presses: int) -> list[float]:
+    """Times between two drawn answers while the key that moves the cut is held down, 30 presses a second."""
+    page.evaluate(WATCH_HELD)
+    for _ in range(presses):
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(33)
+    page.wait_for_timeout(1000)
+    return page.evaluate("window.awHeld")
 
 
 def figures(name: str, times: list[float]) -> dict[str, float]:
@@ -109,7 +160,7 @@ def measure(model: str, presses: int) -> dict[str, float | int | str]:
     executable = find_chromium()
     if executable is None:
         sys.exit("Chromium is missing; install it (apt-get install chromium) and run this again.")
-    cells = [SETUP.format(model=model), STUDIO.format(), TUNE, "task.cancel()", NAIVE]
+    cells = [SETUP.format(model=model), STUDIO.format(), TUNE, "task.cancel()", NAIVE, ECHO]
     document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     result: dict[str, float | int | str] = {"model": model, "presses": presses}
@@ -119,32 +170,35 @@ def measure(model: str, presses: int) -> dict[str, float | int | str]:
         nbformat.write(document, root / "interface.ipynb")
         with jupyterlab(root, settings) as lab, chromium(executable) as browser:
             page = browser.new_context(viewport={"width": 1280, "height": 1400}).new_page()
-            sent = {"bytes": 0}
-            page.on("websocket", lambda socket: socket.on("framereceived", lambda data: _count(sent, data)))
+            page.add_init_script(COUNT)
             notebook = NotebookPage(page)
             notebook.open(lab, "interface.ipynb")
             notebook.run(0, seconds=300)
-            sent["bytes"] = 0
-            page.evaluate("window.awBegan = performance.now()")
+            page.evaluate("window.awBytes = 0; window.awBegan = performance.now()")
             page.evaluate(FIRST)
             notebook.run(1, seconds=300)
-            page.wait_for_function("() => window.awPicker && window.awFrontier", timeout=60_000)
+            page.wait_for_function("() => window.awPicker && window.awFrontier", timeout=60_000, polling=50)
             result["picker_first_s"] = round(page.evaluate("window.awPicker") / 1000, 2)
             result["frontier_first_s"] = round(page.evaluate("window.awFrontier") / 1000, 2)
             page.wait_for_timeout(2000)
-            result["sent_mb"] = round(sent["bytes"] / 1e6, 2)
+            result["sent_mb"] = round(page.evaluate("window.awBytes") / 1e6, 2)
 
+            notebook.run(5)
+            page.wait_for_selector(".aw-echo")
+            page.evaluate(WATCH_ECHO)
+            result |= figures("echo", press(page, presses, ("a",)))
             page.evaluate(WATCH, ".aw-cell")
-            result |= figures("rank", press(page, presses, ("ArrowLeft",), 500))  # each its own change, committed
+            result |= figures("rank", press(page, presses, ("ArrowLeft",)))  # each its own change, committed
+            result |= figures("held", hold(page, presses))
             page.evaluate(WATCH, ".aw-budget")
             result |= figures("budget", press(page, presses, ("ArrowRight",)))
             notebook.run(2)
             page.wait_for_function(
-                "() => document.querySelector('.aw-section-tuner').textContent.match(/[Ss]tep\\\\s*[1-9]/)",
+                "() => /step [1-9]/i.test(document.querySelector('.aw-section-tuner').textContent)",
                 timeout=300_000,
             )
             page.evaluate(WATCH, ".aw-cell")
-            result |= figures("tuning", press(page, presses, ("ArrowLeft", "ArrowRight"), 500))
+            result |= figures("tuning", press(page, presses, ("ArrowLeft", "ArrowRight")))
             notebook.run(3)
             page.wait_for_function(
                 "() => document.querySelector('.aw-section-jobs').innerText.includes('Nothing')", timeout=120_000
@@ -152,6 +206,7 @@ def measure(model: str, presses: int) -> dict[str, float | int | str]:
             notebook.run(4, seconds=120)
             page.wait_for_selector(".gtitle", state="attached", timeout=60_000)
             page.evaluate(WATCH_NAIVE)
+            print(json.dumps(result), file=sys.stderr)
             result |= figures("naive", press(page, max(8, presses // 5), ("ArrowLeft",)))
             result["errors"] = len(notebook.errors)
             notebook.close()
@@ -159,19 +214,27 @@ def measure(model: str, presses: int) -> dict[str, float | int | str]:
     return result
 
 
+# Bytes that reach the page through its connections to kernels.
+COUNT = """window.awBytes = 0;
+window.WebSocket = class extends window.WebSocket {
+  constructor(...more) {
+    super(...more);
+    this.addEventListener('message', ({data}) => { window.awBytes += data.byteLength ?? data.length; });
+  }
+};"""
 FIRST = """() => {
+  const note = (name) => {
+    window[name] = 0;
+    requestAnimationFrame((now) => { window[name] = now - window.awBegan; });
+  };
   const look = () => {
-    const now = performance.now() - window.awBegan;
-    if (!window.awPicker && document.querySelector('.aw-spectra')?.dataset.drawn !== undefined) window.awPicker = now;
-    if (!window.awFrontier && document.querySelector('.aw-section-frontier .main-svg')) window.awFrontier = now;
-    if (!window.awPicker || !window.awFrontier) requestAnimationFrame(look);
+    if (window.awPicker === undefined && document.querySelector('.aw-spectra')?.dataset.drawn !== undefined)
+      note("awPicker");
+    if (window.awFrontier === undefined && document.querySelector('.aw-section-frontier .main-svg')) note("awFrontier");
+    if (window.awPicker === undefined || window.awFrontier === undefined) setTimeout(look, 5);
   };
   look();
 }"""
-
-
-def _count(sent: dict[str, int], data: str | bytes) -> None:
-    sent["bytes"] += len(data)
 
 
 def main() -> None:

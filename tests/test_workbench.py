@@ -188,7 +188,7 @@ def test_a_note_is_kept(bench: Workbench):
 def test_an_unfinished_try_can_be_forgotten(bench: Workbench):
     cut(bench)
     task = bench.attempt(steps=500)
-    until(lambda: bench.tuning.get("name"))
+    until(lambda: bench.tuning.get("state") == "running")
     name = bench.tuning["name"]
     with pytest.raises(InputError, match="is being worked on; pause it first"):
         bench.discard(name)
@@ -254,6 +254,18 @@ def test_a_cell_that_is_run_again_shows_the_same_widgets(studio, begun: Workbenc
     again = aw.Studio(tiny_en, learning, scored, folder=begun.folder, windows=4)
     assert again.workbench is studio.workbench is begun and again.picker is studio.picker
     assert not begun.worker.busy, "what is known is not found out again"
+
+
+def test_the_frontier_comes_once_the_picker_is_on_the_screen(tiny_en, learning, scored, begun: Workbench, tmp_path):
+    shutil.copytree(begun.folder, tmp_path / "run")
+    studio = aw.Studio(tiny_en, learning, scored, folder=tmp_path / "run", windows=4, start=False)
+    twin = aw.Studio(tiny_en, learning, scored, folder=tmp_path / "run", windows=4, start=False)
+    assert "frontier" not in studio.workbench.views
+    studio.picker._handle_custom_msg({"do": "shown"}, [])
+    assert studio.frontier is twin.frontier and not studio.picker.error
+    assert all(studio.frontier in one._sections["frontier"].children for one in (studio, twin))
+    later = aw.Studio(tiny_en, learning, scored, folder=tmp_path / "run", windows=4, start=False)
+    assert later._sections["frontier"].children[-1] is studio.frontier
 
 
 def test_the_next_cell_works_with_it_both_ways(studio, tiny_en):

@@ -1,13 +1,19 @@
-// Hands on the spectra. What moves is drawn at once and asked of the kernel as a preview, one request at a time;
-// letting go commits. The kernel's answer, `state`, is the truth.
+// Previews under way at once. Jupyter's server holds an answer back for 40 ms while it waits for a sign of life from
+// the page (Nagle and delayed acknowledgement); the next request is one, so waiting for each answer would be slower.
+const AHEAD = 3;
+
+// Hands on the spectra. What moves is drawn at once and asked of the kernel as a preview; letting go commits.
+// The kernel's answer, `state`, is the truth.
 class Editor {
   constructor(picture) {
     this.picture = picture;
     this.model = picture.model;
     this.id = Math.random().toString(36).slice(2, 8);
-    this.count = 0; // requests made by this view
+    this.count = this.answered = 0; // requests of this view
     this.scope = "layer";
     this.side = "encoder";
+    this.soon = new MessageChannel(); // the next task, without the delay of a timer
+    this.soon.port2.onmessage = () => this.askForPreview();
     this.build();
     this.stop = [
       picture.on("change:error", () => { if (this.model.get("error").sentence) this.settle(); }),
@@ -16,7 +22,7 @@ class Editor {
     ];
   }
 
-  destroy() { this.stop.forEach((off) => off()); clearTimeout(this.idle); clearTimeout(this.soon); }
+  destroy() { this.stop.forEach((off) => off()); clearTimeout(this.idle); this.soon.port1.close(); }
 
   // -- requests ---------------------------------------------------------------------------------------------
 
@@ -26,18 +32,21 @@ class Editor {
     this.model.send({ ...message, seq: this.waiting });
   }
 
-  // Show what an edit would do. While one preview is under way, only the newest edit waits.
-  preview(edit) {
+  // Show what an edit would do. While enough previews are under way, only the newest edit waits.
+  preview(edit, soon = false) {
     this.edit = edit;
     this.picture.root.dataset.busy = "1";
-    clearTimeout(this.soon);
-    this.soon = setTimeout(() => { // a key on a slider is "input" and "change" at once: the commit is enough
-      if (this.edit && !this.waiting) { this.ask({ do: "preview", edit: this.edit }); this.sent = this.edit; }
-    }, 0);
+    if (soon) this.soon.port1.postMessage(0);
+    else this.askForPreview();
+  }
+
+  askForPreview() {
+    if (!this.edit || this.edit === this.sent || this.count - this.answered >= AHEAD) return;
+    this.ask({ do: "preview", edit: this.edit });
+    this.sent = this.edit;
   }
 
   commit(edit) {
-    clearTimeout(this.soon);
     clearTimeout(this.idle);
     this.edit = this.sent = null;
     this.ask({ do: "commit", edit });
@@ -47,14 +56,19 @@ class Editor {
 
   flush() { if (this.pending) { const edit = this.pending; this.pending = null; this.commit(edit); } }
 
-  settle() { this.waiting = this.edit = this.sent = this.pending = null; this.dragging = null; this.picture.readState(true); }
+  settle() {
+    this.waiting = this.edit = this.sent = this.pending = null;
+    this.answered = this.count;
+    this.picture.readState(true);
+  }
 
   // Whether what is on the screen is ahead of this answer of the kernel.
   holding(seq) {
+    const [id, number] = seq.split(":");
+    if (id === this.id) this.answered = Math.max(this.answered, Number(number));
     if (seq === this.waiting) this.waiting = null;
-    const ahead = Boolean(this.waiting) || Boolean(this.edit && this.edit !== this.sent);
-    if (this.edit && this.edit !== this.sent && !this.waiting) this.preview(this.edit);
-    return ahead;
+    this.askForPreview();
+    return Boolean(this.waiting);
   }
 
   // -- on the spectra ---------------------------------------------------------------------------------------
@@ -69,6 +83,7 @@ class Editor {
 
   // Draw an edit before the kernel answers.
   anticipate(edit, base) {
+    this.preview(edit);
     const own = this.touched(edit).filter((t) => !this.picture.locked.has(t.name));
     for (const t of own) for (let h = 0; h < t.heads; h++) {
       if (edit.head != null && edit.head !== h) continue;
@@ -77,7 +92,6 @@ class Editor {
     }
     own.forEach((t) => this.picture.label(t));
     this.picture.draw(own);
-    this.preview(edit);
   }
 
   grab(event, twin) {
@@ -144,7 +158,7 @@ class Editor {
     const slide = (commit) => () => {
       const edit = { budget: this.side, fraction: Number(this.slider.value) / 100 };
       this.typed.value = this.slider.value;
-      commit ? this.commit(edit) : this.preview(edit);
+      commit ? this.commit(edit) : this.preview(edit, true); // a key is both at once: the commit is enough
     };
     this.slider = make("input", { type: "range", min: 0, max: 90, step: 0.5, value: 0, class: "aw-budget",
       "aria-label": "Share of the parameters to remove, percent", oninput: slide(false), onchange: slide(true) });

@@ -86,8 +86,9 @@ class Picture extends Curves {
     const changed = this.twins.filter((t) => all || !old || this.changed(t, old) || this.wasLocked !== state.locked.join());
     this.wasLocked = state.locked.join();
     changed.forEach((t) => this.label(t));
-    this.draw(all ? null : changed);
     this.root.dataset.seq = state.seq;
+    this.draw(all ? null : changed);
+    if (!all) this.drawNow(); // an answer is drawn in the frame it comes in, not in the next
   }
 
   changed(twin, old) {
@@ -197,22 +198,30 @@ class Picture extends Curves {
   // Redraw everything, or only some twins; many requests before the next frame are one.
   draw(some = null) {
     this.dirty = some === null || this.dirty === "all" ? "all" : [...(this.dirty || []), ...some];
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = null;
-      if (this.root.isConnected && this.width) this.paint();
-      this.dirty = null;
-      this.root.dataset.drawn = this.model.get("state").seq;
-    });
+    this.frame ??= requestAnimationFrame(() => this.drawNow());
+  }
+
+  drawNow() {
+    cancelAnimationFrame(this.frame);
+    this.frame = null;
+    if (this.root.isConnected && this.width) {
+      this.paint();
+      if (!this.told) { this.told = true; this.model.send({ do: "shown" }); }
+    }
+    this.dirty = null;
+    this.root.dataset.drawn = this.model.get("state").seq;
   }
 
   paint() {
     const context = this.canvas.getContext("2d"), ratio = window.devicePixelRatio || 1;
-    const style = getComputedStyle(this.root), read = (name) => style.getPropertyValue(name).trim();
-    this.ink = read("--aw-ink"); this.faint = read("--aw-faint"); this.line = read("--aw-line");
-    this.dark = document.body.dataset.jpThemeLight === "false";
+    if (this.dirty === "all" || !this.ink) { // asking for styles lays out the whole page: not for every drag
+      const style = getComputedStyle(this.root), read = (name) => style.getPropertyValue(name).trim();
+      this.ink = read("--aw-ink"); this.faint = read("--aw-faint"); this.line = read("--aw-line");
+      this.font = `11px ${style.fontFamily}`;
+      this.dark = document.body.dataset.jpThemeLight === "false";
+    }
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.font = `11px ${style.fontFamily}`;
+    context.font = this.font;
     if (this.dirty === "all") {
       context.clearRect(0, 0, this.width, this.height);
       this.axes(context);

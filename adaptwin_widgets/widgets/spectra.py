@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class SpectraView(View):
             raise InputError(f"{type(shown).__name__} has no spectra; give a Workbench, a Planner or Spectra.")
         self.planner = planner
         self._shown: Spectra | None = None
+        self._drawn = False
+        self._when_shown: list[Callable[[], Any]] = []
         super().__init__(**traits)
         self._follow()
         planner.observe(self._follow, "revision")
@@ -66,6 +69,19 @@ class SpectraView(View):
         """What the page shows of a plan."""
         ranks = [r for name in self.planner.heads for r in self.planner.ranks(name, plan)]
         return {"ranks": ranks, "locked": list(plan.locked)}
+
+    def when_shown(self, then: Callable[[], Any]) -> None:
+        """Call `then` once a page has drawn the spectra; at once when one has already."""
+        if self._drawn:
+            then()
+        else:
+            self._when_shown.append(then)
+
+    def do_shown(self) -> None:
+        """A page has drawn the spectra."""
+        self._drawn, waiting, self._when_shown = True, self._when_shown, []
+        for then in waiting:
+            then()
 
     def do_singles(self, name: str) -> None:
         """Send the spectra of the single matrices of one twin, each relative to its largest value."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets
 
@@ -14,12 +14,14 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.study import Study
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.widgets.at_hand import AtHand
-from adaptwin_widgets.widgets.frontier import Frontier
 from adaptwin_widgets.widgets.jobs import Jobs
 from adaptwin_widgets.widgets.listen import Listen
 from adaptwin_widgets.widgets.picker import RankPicker
 from adaptwin_widgets.widgets.tuner import Tuner
 from adaptwin_widgets.workbench import Workbench
+
+if TYPE_CHECKING:
+    from adaptwin_widgets.widgets.frontier import Frontier
 
 OPTIONS = ("folder", "windows", "seed", "start")
 SECTIONS = {  # in the order they are read; the name is also the attribute
@@ -72,20 +74,40 @@ class Studio(ipywidgets.VBox):
             "jobs": Jobs(self.workbench.worker),
             "picker": RankPicker(self.workbench),
             "tuner": Tuner(self.workbench),
-            "frontier": Frontier(self.workbench),
             "listen": Listen.of(self.workbench),
         }
         self.workbench.views = views  # a cell that is run again shows the same widgets
         self.at_hand, self.jobs, self.picker = views["at_hand"], views["jobs"], views["picker"]
-        self.tuner, self.frontier, self.listen = views["tuner"], views["frontier"], views["listen"]
-        sections = [_section("at-hand", "", [views["at_hand"]])]
-        sections += [_section(name, title, [views[name]]) for name, title in SECTIONS.items()]
-        grid = ipywidgets.Box(sections)
+        self.tuner, self.listen = views["tuner"], views["listen"]
+        self._sections = {"at_hand": _section("at-hand", "", [views["at_hand"]])}
+        for name, title in SECTIONS.items():
+            self._sections[name] = _section(name, title, [views[name]] if name in views else [])
+        grid = ipywidgets.Box(list(self._sections.values()))
         grid.add_class("aw-studio")
         super().__init__([grid])
         self.add_class("aw-studio-frame")
+        # Plotly's script is 5 MB: it is sent once the picker is on the screen, which would wait for it otherwise.
+        self.picker.when_shown(lambda: self.frontier)
+        if "frontier" in views:
+            self._show_frontier(views["frontier"])
         if start:
             self.workbench.start()
+
+    @property
+    def frontier(self) -> Frontier:
+        """Word errors against compression."""
+        views = self.workbench.views
+        if "frontier" not in views:
+            from adaptwin_widgets.widgets.frontier import Frontier
+
+            views["frontier"] = Frontier(self.workbench)
+        self._show_frontier(views["frontier"])
+        return views["frontier"]
+
+    def _show_frontier(self, frontier: Frontier) -> None:
+        section = self._sections["frontier"]
+        if frontier not in section.children:
+            section.children = (*section.children, frontier)
 
     @property
     def plan(self) -> RankPlan:
