@@ -59,6 +59,7 @@ class Echo(anywidget.AnyWidget):
     _esm = '''export default { render({ model, el }) {
       const button = document.createElement("button");
       button.className = "aw-echo";
+      button.dataset.lmSuppressShortcuts = "true";
       button.onkeydown = () => model.send({});
       model.on("change:count", () => { button.textContent = model.get("count"); });
       el.append(button);
@@ -109,6 +110,7 @@ WATCH_NAIVE = f"""() => {{
   {LOOK}
   const title = () => [...document.querySelectorAll('.gtitle')].at(-1)?.textContent;
   const handle = document.querySelector('.noUi-handle');
+  handle.dataset.lmSuppressShortcuts = 'true'; // else JupyterLab takes the arrow keys
   handle.focus();
   handle.addEventListener('keydown', () => {{
     const before = title();

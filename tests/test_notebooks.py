@@ -17,13 +17,14 @@ from adaptwin_widgets.study import Study
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIRST_LOOK = ROOT / "notebooks" / "01_first_look.ipynb"
+STUDIO = ROOT / "notebooks" / "02_choose_ranks.ipynb"
 PLOTLY = "application/vnd.plotly.v1+json"
 LIMIT = 2_000_000  # bytes of a committed notebook
 MACHINE = re.compile(r"/(home|root|Users|work|tmp|usr|opt|var)/\w|[A-Z]:\\\\\w|site-packages")
 
 
 def run(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, short: bool) -> Study:
-    """Run a notebook in an empty folder; the study it left there."""
+    """Run a notebook in an empty folder; the one study it left there."""
     monkeypatch.delenv("ADAPTWIN_SHORT", raising=False)
     if short:
         monkeypatch.setenv("ADAPTWIN_SHORT", "1")
@@ -34,9 +35,8 @@ def run(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, short:
             cell.update(outputs=[], execution_count=None)
     NotebookClient(document, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
     assert not stderr(document)
-    studies = list((folder / "results").glob("*/study"))
-    assert len(studies) == 1
-    return Study(studies[0])
+    (about,) = folder.glob("**/study.json")
+    return Study(about.parent)
 
 
 def stderr(document: nbformat.NotebookNode) -> list[str]:
@@ -67,6 +67,15 @@ def check(study: Study, points: int) -> None:
 @pytest.mark.notebook
 def test_the_first_look_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     check(run(FIRST_LOOK, tmp_path, monkeypatch, short=True), points=1)
+
+
+@pytest.mark.notebook
+def test_the_studio_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    study = run(STUDIO, tmp_path, monkeypatch, short=True)
+    original, small = study.records
+    assert set(original.scores) == set(small.scores) == {"target", "general"}
+    assert small.sizes["encoder_reduction"] == pytest.approx(0.3, abs=0.005) and small.tuning is None
+    assert "measured" in small.plan["method"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -240,6 +243,43 @@ def test_wrong_beginnings_are_refused(tiny_en, learning, scored, begun: Workbenc
         Workbench(tiny_en, learning, {"target": learning[0]})
     with pytest.raises(InputError, match="compressed already"):
         Workbench(aw.compress(tiny_en, begun.planner.budget("encoder", 0.2)), learning, scored)
+
+
+KILLED = """
+import json, sys, time
+import adaptwin_widgets as aw
+demo = aw.demo_speech()
+bench = aw.Workbench(aw.load("tiny.en"), [demo["target_train"][:8]], {"target": demo["target_dev"][:1]},
+                     folder=sys.argv[1], windows=2)
+bench.planner.commit(bench.planner.budget("encoder", 0.3))
+task = bench.attempt(minutes=10)
+while True:
+    time.sleep(0.2)
+    print(json.dumps([task.error, bench.tuning.get("steps", 0), bench.tuning.get("seconds", 0)]), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_kernel_loses_at_most_the_last_half_minute(tmp_path: Path, tiny_en, demo):
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "run")]
+    began = 0.0
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            error, steps, seconds = json.loads(line)
+            assert not error
+            began = began or (seconds if steps else 0.0)
+            if steps and seconds > began + 55:
+                process.kill()
+                break
+    bench = Workbench(tiny_en, [demo["target_train"][:8]], {"target": demo["target_dev"][:1]},
+                      folder=tmp_path / "run", windows=2)  # fmt: skip
+    (one,) = bench.unfinished
+    assert one["steps"] and seconds - one["seconds"] <= 30
+    task = bench.resume(one["name"])
+    until(lambda: task.error or bench.tuning.get("steps", 0) > one["steps"], 300)
+    bench.pause()
+    until(lambda: task.finished)
+    assert not task.error and bench.unfinished[0]["steps"] > one["steps"]
 
 
 # -- the Studio -------------------------------------------------------------------------------------------------

@@ -7,9 +7,12 @@ name; where ADAPTWIN_REQUIRE_BROWSER is set (continuous integration) that is a f
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,13 +83,28 @@ def open_notebook(lab: Lab, browser, request: pytest.FixtureRequest) -> Iterator
         assert not errors, errors
 
 
+@pytest.fixture(scope="session")
+def older_kernel(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The name of a kernel of this environment that runs on ipykernel 6."""
+    packages = tmp_path_factory.mktemp("ipykernel6")
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"--target={packages}", "ipykernel==6.31.0"]
+    if subprocess.run(command, check=False).returncode:
+        pytest.skip("ipykernel 6.31.0 could not be installed beside this environment")
+    folder = lab.data / "kernels" / "older"
+    folder.mkdir(parents=True)
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "older", "language": "python", "env": {"PYTHONPATH": str(packages)}}
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    return "older"
+
+
 @pytest.fixture
 def notebook(open_notebook, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., NotebookPage]:
     """Call with the source of some code cells: opens a new notebook of them and runs each."""
 
-    def _notebook(*cells: str) -> NotebookPage:
+    def _notebook(*cells: str, kernel: str = "python3") -> NotebookPage:
         document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-        document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        document.metadata["kernelspec"] = {"name": kernel, "display_name": kernel}
         file = tmp_path / f"{re.sub(r'[^A-Za-z0-9]+', '_', request.node.name)}.ipynb"
         nbformat.write(document, file)
         page = open_notebook(file)

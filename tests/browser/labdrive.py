@@ -77,11 +77,12 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Lab:
-    """A running JupyterLab: its address, its token, the folder it shows."""
+    """A running JupyterLab: its address, its token, the folder it shows, and its own files (`data`: kernels)."""
 
     url: str
     token: str
     root: Path
+    data: Path
 
     def address(self, notebook: str) -> str:
         return f"{self.url}/lab/tree/{notebook}?reset&token={self.token}"
@@ -118,7 +119,7 @@ def jupyterlab(root: Path, settings: Path, seconds: float = 90) -> Iterator[Lab]
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            lab = Lab(f"http://127.0.0.1:{port}", token, root)
+            lab = Lab(f"http://127.0.0.1:{port}", token, root, settings / "data")
             _wait_until_up(lab, server, log, seconds)
             yield lab
         finally:

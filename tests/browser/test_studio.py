@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+import time
 
+import nbformat
 import pytest
+from labdrive import free_port
 
 playwright = pytest.importorskip("playwright.sync_api")
 IDLE = "() => document.querySelector('.aw-section-jobs')?.innerText.includes('Nothing is running')"
@@ -18,6 +23,8 @@ studio = aw.Studio(model, [speech["target_train"], speech["general_train"]], fol
                    eval={{"target": speech["target_dev"].head(3), "general": speech["general_dev"].head(3)}})
 studio
 """
+SET_SOURCE = """([index, text]) =>
+    window.jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.setSource(text)"""
 ASK = "print(studio.plan.budget, len(studio.study), studio.workbench.current, studio.model.source)"
 
 
@@ -128,3 +135,67 @@ def test_a_reload_and_a_second_run_show_the_same(studio):
     assert "'encoder': 0.1" in told(studio, 2)
     text = page.evaluate("() => JSON.stringify(window.jupyterapp.shell.currentWidget.model.toJSON())")
     assert "renderSpectra" not in text and "class Editor" not in text, "a saved notebook carries no widget scripts"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", [6, 7])
+def test_stop_ends_a_tune_within_one_step(notebook, request: pytest.FixtureRequest, version: int):
+    kernel = request.getfixturevalue("older_kernel") if version == 6 else "python3"
+    told_steps = "print(studio.workbench.tuning['state'], studio.study.records[-1].tuning['steps'])"
+    opened = notebook(
+        SETUP, STUDIO.format(folder=f"runs/stop{version}"), "import ipykernel; print(ipykernel.__version__)", "pass",
+        kernel=kernel,
+    )  # fmt: skip
+    page = opened.page
+    assert told(opened, 2).startswith(f"{version}.")
+    page.wait_for_selector(".aw-cell", timeout=60_000)
+    wait_idle(page)
+    move_budget(page, 60)
+    tuner = page.locator(".aw-section-tuner")
+    tuner.get_by_role("spinbutton", name="How long to tune").fill("30")
+    tuner.get_by_role("button", name=re.compile("Compress, tune")).click()
+    page.wait_for_function("() => /step [1-9]/.test(document.querySelector('.aw-section-tuner').innerText)",
+                           timeout=240_000)  # fmt: skip
+    shown = int(re.search(r"step (\d+)", tuner.inner_text())[1])
+    tuner.get_by_role("button", name="Stop and score").click()
+    wait_idle(page)
+    page.evaluate(SET_SOURCE, [3, told_steps])
+    state, steps = told(opened, 3).split()
+    assert state == "done" and shown <= int(steps) <= shown + 2, "the step under way, and one the page had not heard of"
+
+
+@pytest.mark.slow
+def test_the_same_notebook_as_an_app(browser, tmp_path):
+    document = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(c) for c in (SETUP, STUDIO.format(folder="run"))]
+    )
+    document.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(document, tmp_path / "app.ipynb")
+    port = free_port()
+    command = [sys.executable, "-m", "voila", "app.ipynb", "--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
+            errors: list[str] = []
+            page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            end = time.monotonic() + 60
+            while True:
+                try:
+                    page.goto(f"http://127.0.0.1:{port}", timeout=180_000)
+                    break
+                except playwright.Error:  # it is not up yet
+                    assert time.monotonic() < end, (tmp_path / "log").read_text()[-2000:]
+                    time.sleep(0.5)
+            page.wait_for_selector(".aw-cell", timeout=180_000)
+            wait_idle(page)
+            move_budget(page, 40)
+            assert "20." in page.locator(".aw-numbers tbody tr").first.inner_text()
+            page.get_by_role("button", name="Only compress and score").click()
+            wait_idle(page)
+            page.locator(".aw-section-frontier tbody tr").filter(has_text="encoder-20").wait_for(timeout=30_000)
+            assert not [error for error in errors if "favicon" not in error], errors
+        finally:
+            server.terminate()
+            server.wait(20)
