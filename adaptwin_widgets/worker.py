@@ -5,10 +5,12 @@ Nothing here knows a notebook. A view observes `Worker.revision` and reads `Work
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +22,7 @@ from adaptwin_widgets.jobs import Cancelled, Job
 
 REPORTS = 0.1  # seconds between two reports to views; a step that takes a millisecond must not flood them
 KEPT = 30  # finished tasks that stay listed
+FAREWELL = 4.0  # seconds that work under way gets to save itself when Python ends; Jupyter kills after five
 STATES = ("waiting", "running", "done", "stopped", "failed")
 
 
@@ -102,6 +105,7 @@ class Worker(HasTraits):
         self._thread: threading.Thread | None = None
         self._reported = 0.0
         self._number = 0
+        _workers.add(self)
 
     @property
     def running(self) -> Task | None:
@@ -183,3 +187,17 @@ class Worker(HasTraits):
             with self._lock:
                 self.tasks = [t for t in self.tasks if t is not task]
         self.changed()
+
+
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+@atexit.register
+def _farewell() -> None:
+    """Cancel what runs when Python ends: a tune writes its checkpoint, and no thread is cut off in native code."""
+    end = time.monotonic() + FAREWELL
+    for worker in list(_workers):
+        worker.cancel_all()
+    for worker in list(_workers):
+        if (task := worker.running) is not None:
+            task._over.wait(max(0.0, end - time.monotonic()))

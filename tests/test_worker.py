@@ -1,5 +1,7 @@
 """The background worker: order, cancel, errors that are seen, progress that does not flood."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -153,3 +155,32 @@ def test_time_left_is_of_the_present_stage():
 
     worker.submit("stages", stages).wait(5)
     assert shown[0] > 0.2 and shown[1] < 0.2
+
+
+LEAVING = """
+import pathlib, sys, time
+from adaptwin_widgets.jobs import Cancelled
+from adaptwin_widgets.worker import Worker
+
+def tune(job):
+    try:
+        for n in range(10_000):
+            time.sleep(0.01)
+            job.update(n, 10_000)
+    except Cancelled:
+        pathlib.Path(sys.argv[1]).write_text("saved")
+        raise
+
+worker = Worker()
+task = worker.submit("tune", tune)
+later = worker.submit("later", lambda job: pathlib.Path(sys.argv[1]).write_text("begun"))
+while not task.done:
+    time.sleep(0.01)
+"""
+
+
+def test_work_under_way_saves_itself_when_python_ends(tmp_path):
+    kept = tmp_path / "kept"
+    ended = subprocess.run([sys.executable, "-c", LEAVING, str(kept)], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0 and not ended.stderr, ended.stderr
+    assert kept.read_text() == "saved"
