@@ -144,15 +144,26 @@ def spectra(model: Whisper, stats: Statistics | None = None, *, job: Job | None 
     }
     for twin in ensure(job).track(list(twins_of(config)), text="Spectra"):
         check_statistics(config, twin, stats)
-        factors = factors_of[twin.kind]
-        white = factors(model.model, twin, None)
-        aware = white if stats is None else factors(model.model, twin, stats)
         shape = (heads_of(config, twin), full_rank(config, twin))
-        result.values[twin] = aware.values.reshape(shape).cpu().numpy()
-        result.weight_only[twin] = white.values.reshape(shape).cpu().numpy()
-        if twin.kind == "feed_forward":
-            result.order[twin] = aware.order.cpu()
+        result.weight_only[twin] = _weight_only(model.model, twin).reshape(shape).cpu().numpy()
+        result.values[twin] = result.weight_only[twin]
+        if stats is not None or twin.kind == "feed_forward":
+            found = factors_of[twin.kind](model.model, twin, stats)
+            result.values[twin] = found.values.reshape(shape).cpu().numpy()
+            if twin.kind == "feed_forward":
+                result.order[twin] = found.order.cpu()
     return result
+
+
+def _weight_only(model: nn.Module, twin: Twin) -> Tensor:
+    """The values white inputs would see."""
+    if twin.kind == "feed_forward":
+        return neuron_order(model, twin, None).values
+    if twin.kind == "query_key":
+        return query_key_factors(model, twin, None).values
+    wo = attention_weights(model, twin.part, twin.layer)[5]
+    covariance = white_moments(model, twin.part, twin.layer)[2]
+    return closed_form.value_output_values(covariance, wo.unflatten(0, (len(covariance), -1)))
 
 
 def single_spectra(model: nn.Module, twin: Twin) -> tuple[tuple[str, str], np.ndarray, np.ndarray]:

@@ -99,11 +99,19 @@ def value_output(covariance: Tensor, output: Tensor) -> ValueOutput:
     """
     r = cholesky(covariance)
     image = r @ output.double()
-    # U and S from the small Gram matrix: five times as fast as the SVD of a wide one. Whatever U's precision, it is
-    # orthonormal, so that P O is exact at full rank.
-    squares, u = torch.linalg.eigh(image @ image.mT)
-    s, u = squares.clamp_min(0).sqrt().flip(-1), u.flip(-1)
+    u, s, _ = torch.linalg.svd(image, full_matrices=False)
     return ValueOutput(s, torch.linalg.solve_triangular(r, u, upper=True), u.mT @ image)
+
+
+def value_output_values(covariance: Tensor, output: Tensor) -> Tensor:
+    """The values of `value_output` alone [H, dh], from a small Gram matrix: four times as fast, exact to 1e-8 of the
+    largest, which is enough to draw and not to factor.
+
+    >>> value_output_values(torch.eye(2)[None], 3 * torch.eye(2)[None]).tolist()
+    [[3.0..., 3.0...]]
+    """
+    image = cholesky(covariance) @ output.double()
+    return torch.linalg.eigvalsh(image @ image.mT).clamp_min(0).sqrt().flip(-1)
 
 
 def feed_forward(covariance: Tensor, output: Tensor, block: int | None = None) -> FeedForward:

@@ -147,3 +147,10 @@ def test_a_moment_of_deficient_rank_is_no_error():
     found = twins.query_key(rank_one, rank_one)
     assert torch.isfinite(found.query).all() and found.values[0, 0] == pytest.approx(4, rel=1e-3)
     assert found.values[0, 1] < 1e-3
+
+
+def test_values_alone_are_those_of_the_factors(generator):
+    mixed = torch.randn(3, 200, 16, generator=generator, dtype=torch.float64)
+    covariance, output = mixed.mT @ mixed / 200, torch.randn(3, 16, 40, generator=generator)
+    values = twins.value_output(covariance, output).values
+    torch.testing.assert_close(twins.value_output_values(covariance, output), values, rtol=1e-6, atol=1e-8)
