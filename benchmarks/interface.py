@@ -72,16 +72,20 @@ def again(*_):
 echo.on_msg(again)
 echo
 """
-# Looks are by timer: a page that asks for every animation frame draws all of Lab sixty times a second meanwhile.
-# The time is taken in the frame that follows the look that found the answer drawn.
+# An observer sees the answer as soon as the page holds it (a page that asks for every animation frame draws all of Lab
+# sixty times a second meanwhile). The time is taken when the next frame, which shows it, has been painted.
 LOOK = """
-  const seen = (begun, drawn) => {
-    const look = () => {
-      if (!drawn()) { setTimeout(look, 2); return; }
-      requestAnimationFrame(() => { window.awTimes.push(performance.now() - begun); window.awBusy = false; });
-    };
+  const painted = new MessageChannel();
+  painted.port2.onmessage = () => { window.awTimes.push(performance.now() - window.awBegun); window.awBusy = false; };
+  const seen = (where, drawn) => {
+    window.awBegun = performance.now();
     window.awBusy = true;
-    setTimeout(look, 0);
+    const observer = new MutationObserver(() => {
+      if (!drawn()) return;
+      observer.disconnect();
+      requestAnimationFrame(() => painted.port1.postMessage(0));
+    });
+    observer.observe(where, { subtree: true, childList: true, characterData: true, attributes: true });
   };
   window.awTimes = [];
   window.awBusy = false;
@@ -94,8 +98,7 @@ WATCH = f"""(selector) => {{
   target.focus();
   target.addEventListener('keydown', () => {{
     const before = root.dataset.drawn;
-    seen(performance.now(), () =>
-      root.dataset.drawn !== before && root.dataset.drawn === root.dataset.seq && !root.dataset.busy);
+    seen(root, () => root.dataset.drawn !== before && root.dataset.drawn === root.dataset.seq && !root.dataset.busy);
   }}, {{ capture: true, signal: window.awWatch.signal }});
 }}"""
 WATCH_ECHO = f"""() => {{
@@ -104,7 +107,7 @@ WATCH_ECHO = f"""() => {{
   button.focus();
   button.addEventListener('keydown', () => {{
     const before = button.textContent;
-    seen(performance.now(), () => button.textContent !== before);
+    seen(button, () => button.textContent !== before);
   }}, {{ capture: true }});
 }}"""
 WATCH_NAIVE = f"""() => {{
@@ -115,7 +118,7 @@ WATCH_NAIVE = f"""() => {{
   handle.focus();
   handle.addEventListener('keydown', () => {{
     const before = title();
-    seen(performance.now(), () => title() !== before);
+    seen(document.body, () => title() !== before);
   }}, {{ capture: true }});
 }}"""
 WATCH_HELD = """() => {

@@ -10,7 +10,10 @@ import traitlets
 
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.widgets.base import View, source
+from adaptwin_widgets.widgets.pace import Throttle
 from adaptwin_widgets.workbench import Workbench
+
+PER_SECOND = 5  # messages to the page at most
 
 
 class AtHand(View):
@@ -27,11 +30,12 @@ class AtHand(View):
     def __init__(self, workbench: Workbench, **traits: Any):
         super().__init__(**traits)
         self.workbench = workbench
-        workbench.observe(self._follow, ["current", "small", "revision"])
-        workbench.planner.observe(self._follow, "revision")
-        self._follow()
+        self._show = Throttle(self, self._refresh, 1 / PER_SECOND)
+        workbench.observe(self._show, ["current", "small", "revision"])
+        workbench.planner.observe(self._show.soon, "revision")
+        self._show.now()
 
-    def _follow(self, _: Any = None) -> None:
+    def _refresh(self) -> None:
         bench = self.workbench
         known = bench.current in bench.study
         scores = bench.study[bench.current].scores if known else {}

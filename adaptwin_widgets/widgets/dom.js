@@ -14,6 +14,11 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+// What stays the same costs the page no layout.
+function say(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 function choice(label, options, value, change) {
   const select = make("select", { onchange: () => change(select.value) });
   for (const [key, text] of options) select.append(make("option", { value: key, selected: key === value }, text));

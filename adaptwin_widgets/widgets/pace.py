@@ -42,6 +42,13 @@ class Throttle:
             self._next = time.monotonic() + self.seconds
         self.now()
 
+    def soon(self, *_: Any) -> None:
+        """The same, but not at once: for what follows a moving hand and must not stand in its way."""
+        with self._lock:
+            if self._timer is not None or self._later(self.seconds):
+                return
+        self.now()
+
     def _later(self, wait: float) -> bool:
         timer = threading.Timer(wait, self._late)
         timer.daemon = True

@@ -1,8 +1,4 @@
-// For the scripts of widgets that show work, put between dom.js and theirs: text, rows, errors.
-
-function say(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
+// For the scripts of widgets that show work, put between dom.js and theirs: rows, errors.
 
 // The parent's children become `wanted`, in that order; those that stay are not touched, so no press on one is lost.
 function arrange(parent, wanted) {

@@ -203,12 +203,12 @@ class Editor {
   fill(state, ahead = false) {
     const n = state.numbers, max = Math.floor(state.limits[this.side] * 1000) / 10;
     const removed = 100 * (1 - n[this.side][1] / n[this.side][0]);
-    this.slider.max = max;
+    if (Number(this.slider.max) !== max) this.slider.max = max;
     if (!ahead && !this.edit) {
       this.slider.value = removed;
       this.typed.value = removed.toFixed(1);
     }
-    this.note.textContent = `at most ${max.toFixed(1)} % · ranks: ${state.method}`;
+    say(this.note, `at most ${max.toFixed(1)} % · ranks: ${state.method}`);
     this.undo.disabled = !state.undo;
     this.redo.disabled = !state.redo;
     if (!ahead) delete this.picture.root.dataset.busy;
@@ -231,9 +231,7 @@ class Editor {
       this.numbers.append(make("thead", {}, make("tr", {}, ...head.map((t) =>
         make("th", { scope: "col", class: t ? "aw-number" : null }, t)))),
       make("tbody", {}, ...this.cellsOf.map((cells) => make("tr", {}, ...cells))));
-    } else rows.forEach((r, i) => r.forEach((t, j) => {
-      if (this.cellsOf[i][j].textContent !== t) this.cellsOf[i][j].textContent = t;
-    }));
+    } else rows.forEach((r, i) => r.forEach((t, j) => say(this.cellsOf[i][j], t)));
     this.measure.hidden = !state.can_measure || (state.measured.encoder && state.measured.decoder);
   }
 
@@ -244,15 +242,15 @@ class Editor {
     const own = [...picture.own(twin)], head = picture.head;
     const where = this.scope === "row" ? picture.layout.rows[twin.row].title : picture.title(twin);
     const text = `${where}${head == null ? "" : `, head ${head}`}: ${twin.kind === "feed_forward" ? "neurons" : "rank"}`;
-    if (this.rankName.textContent !== text) this.rankName.textContent = text;
-    this.rank.max = twin.full;
+    say(this.rankName, text);
+    if (Number(this.rank.max) !== twin.full) this.rank.max = twin.full;
     if (document.activeElement !== this.rank) {
       this.rank.value = head == null ? Math.round(own.reduce((a, b) => a + b, 0) / own.length) : own[head];
     }
     const locked = picture.locked.has(twin.name);
     this.lockButton.setAttribute("aria-pressed", String(locked));
-    this.lockButton.textContent = locked ? "Unlock" : "Lock";
-    this.zoomButton.textContent = picture.zoomed == null ? "Open" : "Close";
+    say(this.lockButton, locked ? "Unlock" : "Lock");
+    say(this.zoomButton, picture.zoomed == null ? "Open" : "Close");
   }
 
   fillMap() {

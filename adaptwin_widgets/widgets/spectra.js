@@ -8,9 +8,10 @@ class Picture extends Curves {
     this.editor = null; // the rank picker's hands
     this.root = make("div", { class: "aw aw-spectra" });
     this.tools = make("div", { class: "aw-row aw-tools" });
-    this.canvas = make("canvas", { "aria-hidden": "true" });
+    this.paper = make("div", { "aria-hidden": "true" });
+    this.surfaces = []; // a canvas a row, so that one cut costs the page one row's pixels
     this.grid = make("div", { class: "aw-cells", role: "group", "aria-label": "Spectra of every twin" });
-    this.stage = make("div", { class: "aw-stage" }, this.canvas, this.grid);
+    this.stage = make("div", { class: "aw-stage" }, this.paper, this.grid);
     this.tip = make("div", { class: "aw-tip", role: "status", hidden: true });
     this.alert = make("div", { class: "aw-alert", role: "alert" });
     this.table = make("details", { ontoggle: () => this.fillTable() }, make("summary", {}, "The same as a table"));
@@ -182,10 +183,7 @@ class Picture extends Curves {
     this.width = this.stage.clientWidth;
     if (!this.width || !this.twins) return;
     this.height = this.zoomed != null ? ZOOM : HEADER + this.layout.rows.length * (ROW + GAP);
-    const ratio = window.devicePixelRatio || 1;
-    this.canvas.width = Math.round(this.width * ratio);
-    this.canvas.height = Math.round(this.height * ratio);
-    this.canvas.style.cssText = `width:${this.width}px;height:${this.height}px`;
+    this.makeSurfaces();
     this.stage.style.height = `${this.height}px`;
     this.cells.forEach((cell, i) => {
       const box = this.box(i);
@@ -193,6 +191,20 @@ class Picture extends Curves {
       if (box) cell.style.cssText = `left:${box.x}px;top:${box.y}px;width:${box.w}px;height:${box.h}px`;
     });
     this.draw();
+  }
+
+  makeSurfaces() {
+    const ratio = window.devicePixelRatio || 1, count = this.zoomed != null ? 1 : this.layout.rows.length;
+    this.surfaces = Array.from({ length: count }, (_, row) => {
+      const top = row && HEADER + row * (ROW + GAP) - GAP / 2;
+      const bottom = row + 1 === count ? this.height : HEADER + (row + 1) * (ROW + GAP) - GAP / 2;
+      const canvas = make("canvas", { width: Math.round(this.width * ratio), height: Math.round((bottom - top) * ratio),
+        style: `top:${top}px;width:${this.width}px;height:${bottom - top}px` });
+      const context = canvas.getContext("2d");
+      context.setTransform(ratio, 0, 0, ratio, 0, -top * ratio); // everything is drawn in the picture's coordinates
+      return { canvas, context };
+    });
+    this.paper.replaceChildren(...this.surfaces.map((surface) => surface.canvas));
   }
 
   // Redraw everything, or only some twins; many requests before the next frame are one.
@@ -213,23 +225,21 @@ class Picture extends Curves {
   }
 
   paint() {
-    const context = this.canvas.getContext("2d"), ratio = window.devicePixelRatio || 1;
-    if (this.dirty === "all" || !this.ink) { // asking for styles lays out the whole page: not for every drag
+    const all = this.dirty === "all";
+    if (all || !this.ink) { // asking for styles lays out the whole page: not for every drag
       const style = getComputedStyle(this.root), read = (name) => style.getPropertyValue(name).trim();
       this.ink = read("--aw-ink"); this.faint = read("--aw-faint"); this.line = read("--aw-line");
       this.font = `11px ${style.fontFamily}`;
       this.dark = document.body.dataset.jpThemeLight === "false";
     }
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.font = this.font;
-    if (this.dirty === "all") {
+    if (all) this.surfaces.forEach(({ context }) => {
       context.clearRect(0, 0, this.width, this.height);
+      context.font = this.font;
       this.axes(context);
-    }
-    const chosen = this.dirty === "all" ? this.twins : new Set(this.dirty);
-    for (const twin of chosen) {
+    });
+    for (const twin of all ? this.twins : new Set(this.dirty)) {
       const box = this.box(this.twins.indexOf(twin));
-      if (box) this.panel(context, twin, box);
+      if (box) this.panel(this.surfaces[this.zoomed != null ? 0 : twin.row].context, twin, box);
     }
     if (this.table.open) this.fillTable();
   }

@@ -113,9 +113,9 @@ class Tuner(View):
 
     def _observing(self, on: bool) -> None:
         bench = self.workbench
-        sources = (bench, ["tuning", "unfinished"]), (bench.worker, "revision"), (bench.planner, "revision")
-        for model, names in sources:
-            (model.observe if on else model.unobserve)(self._show, names)
+        sources = (bench, ["tuning", "unfinished"], self._show), (bench.worker, "revision", self._show)
+        for model, names, show in (*sources, (bench.planner, "revision", self._show.soon)):
+            (model.observe if on else model.unobserve)(show, names)
         (self.choices.observe if on else self.choices.unobserve)(self._fill)
 
     def close(self) -> None:
@@ -229,7 +229,8 @@ def _spent(tuning: dict[str, Any]) -> tuple[float, str, float | None]:
 
 def _plan(plan: Any) -> str:
     """What the plan removes, in words."""
-    removed = {part: plan.reductions[f"{part}_reduction"] for part in ("encoder", "decoder", "model")}
+    reductions = plan.reductions
+    removed = {part: reductions[f"{part}_reduction"] for part in ("encoder", "decoder", "model")}
     return ", ".join(f"{part} −{100 * share:.1f} %" for part, share in removed.items() if share) or "keeps everything"
 
 
