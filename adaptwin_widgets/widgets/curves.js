@@ -1,5 +1,6 @@
 // The numbers of every spectrum and how they are drawn. Knows a canvas, no page.
 const GUTTER = 128, HEADER = 22, GAP = 6, ROW = 66, ZOOM = 380; // CSS pixels
+const BRIGHTER = { "#0072B2": "#5081f0" }; // on a dark page
 
 class Curves {
   constructor() {
@@ -98,7 +99,8 @@ class Curves {
 
   panel(context, twin, box) {
     const zoomed = this.zoomed != null;
-    context.clearRect(box.x - (zoomed ? 62 : 1), box.y - 1, box.w + (zoomed ? 64 : 2), box.h + (zoomed ? 36 : 2));
+    const [left, below] = zoomed ? [62, 36] : [3, 3]; // its labels, or the marks on its edge
+    context.clearRect(box.x - left, box.y - 3, box.w + left + 3, box.h + below + 3);
     context.strokeStyle = this.line;
     context.lineWidth = 1;
     context.strokeRect(box.x + 0.5, box.y + 0.5, box.w - 1, box.h - 1);
@@ -162,7 +164,8 @@ class Curves {
     const colours = this.layout.colours, rank = this.ranks[twin.unit + h];
     const cut = rank >= twin.full ? twin.points : this.sample(twin, rank);
     const strong = this.zoomed != null ? 2.2 : 1.3;
-    context.strokeStyle = context.fillStyle = colours[h % colours.length];
+    const colour = colours[h % colours.length];
+    context.strokeStyle = context.fillStyle = (this.dark && BRIGHTER[colour]) || colour;
     const stroke = (from, to, width, alpha) => {
       if (from >= to) return;
       context.globalAlpha = alpha;

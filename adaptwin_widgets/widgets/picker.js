@@ -186,7 +186,7 @@ class Editor {
       choice("A drag moves", [["head", "one head"], ["layer", "all heads of the layer"], ["row", "the whole row"]],
         "layer", (scope) => { this.flush(); this.scope = scope; this.fillTwin(); }),
       this.rankName, this.rank, this.lockButton, this.zoomButton,
-      make("span", { class: "aw-row", role: "group", "aria-label": "Plan" }, this.undo, this.redo,
+      make("span", { class: "aw-row aw-plan", role: "group", "aria-label": "Plan" }, this.undo, this.redo,
         button("Reset", () => this.act("reset")), button("Save plan", () => this.model.send({ do: "save" })),
         button("Load plan", () => this.file.click()), this.file));
     const root = this.picture.root;
