@@ -8,6 +8,7 @@ from adaptwin_widgets.attempt import run_study
 from adaptwin_widgets.compress import compress
 from adaptwin_widgets.demo import demo_speech
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.export import export
 from adaptwin_widgets.jobs import Cancelled, Job
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
 from adaptwin_widgets.observe import Statistics, observe
@@ -37,7 +38,7 @@ __all__ = [
     "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner", "RankPicker",
     "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "Statistics", "Studio", "Study",
     "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper", "Workbench", "Worker",
-    "asterisk_speech", "compress", "demo_speech", "evaluate", "load", "measure_sensitivity", "observe",
+    "asterisk_speech", "compress", "demo_speech", "evaluate", "export", "load", "measure_sensitivity", "observe",
     "paired_difference", "run_study", "spectra", "transcribe", "tune",
 ]  # fmt: skip
 

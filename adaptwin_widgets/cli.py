@@ -104,7 +104,9 @@ def plan(
     encoder: Encoder = None,
     decoder: Decoder = None,
     whole: Whole = None,
-    method: Annotated[str, typer.Option(help="ours, or uniform: the same share of every twin.")] = "ours",
+    method: Annotated[
+        str, typer.Option(help="ours; even: heads of a layer alike; uniform: the same share of every twin.")
+    ] = "ours",
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
     seed: Seed = 0,
@@ -266,6 +268,31 @@ def study(
     points_of = [{"name": r.name, **r.sizes, "wer": {n: s["wer"] for n, s in r.scores.items()}} for r in done.records]
     report({"output": str(output), "page": str(page), "points": points_of}, as_json,
            f"{len(done)} points; the frontier is in {page}.")  # fmt: skip
+
+
+@app.command()
+def export(
+    model: Model,
+    output: Output,
+    to: Annotated[
+        str, typer.Option("--to", help="ctranslate2, for faster-whisper and its kin; or onnx.")
+    ] = "ctranslate2",
+    dtype: Annotated[
+        str | None, typer.Option(help="How weights are stored: float32, float16 (not in onnx), int8, ...")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a model as a folder that another runtime loads."""
+    from adaptwin_widgets import load
+    from adaptwin_widgets.export import DTYPES
+    from adaptwin_widgets.export import export as write
+
+    began = time.monotonic()
+    folder = write(load(model), output, to=to, dtype=dtype)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    dtype = dtype or DTYPES[to][0]
+    result = {"output": str(folder), "format": to, "dtype": dtype, "bytes": size, "seconds": time.monotonic() - began}
+    report(result, as_json, f"{folder} holds {model} for {to}, {size / 1e6:.1f} MB in {dtype}.")
 
 
 @app.command("demo")

@@ -8,88 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import WhisperForConditionalGeneration
 
-from adaptwin_widgets.packed import PackedAttention, packed_attention
+from adaptwin_widgets.layers import (
+    CrossAttention,
+    FeedForward,
+    Hearing,
+    SelfAttention,
+    affine,
+    bias_of,
+    norm,
+    projections,
+)  # fmt: skip
+from adaptwin_widgets.packed import packed_attention
 from adaptwin_widgets.precision import fused_attention, short_memory
 
-QUERIES = 500  # encoder queries a block of scores: 500 x 1500 x 2 bytes stay near the core that made them
 EDGE = 16  # frames of padding behind the speech, and before the window's end, that the convolutions see
 CANDIDATES = 8  # tokens a 16-bit format may confuse; the best of so many is chosen in float32
-
-
-class Affine(NamedTuple):
-    """Weight [out, in] and bias [out] of a linear map."""
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-
-class Norm(NamedTuple):
-    """Gain and bias of a layer norm, and what keeps it from dividing by zero."""
-
-    weight: Tensor
-    bias: Tensor
-    eps: float
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
-
-
-class FeedForward(NamedTuple):
-    """Norm, first map, activation, second map; a low-rank map is two maps in a row."""
-
-    norm: Norm
-    up: list[Affine]
-    activation: nn.Module
-    down: list[Affine]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        for affine in self.up:
-            x = affine(x)
-        x = self.activation(x)
-        for affine in self.down:
-            x = affine(x)
-        return x
-
-
-class SelfAttention(NamedTuple):
-    """Query (scaled), key and value in one map."""
-
-    norm: Norm
-    project: Affine
-    out: Affine
-    heads: int
-    key_dim: int
-    value_dim: int
-
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries and keys [B, H, T, Dk] and values [B, H, T, Dv] of x [B, T, d], as views of one tensor."""
-        sizes = [self.heads * self.key_dim] * 2 + [self.heads * self.value_dim]
-        parts = self.project(x).split(sizes, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
-        return q, k, v
-
-
-class CrossAttention(NamedTuple):
-    """Query map (scaled) for the decoder's side, key and value maps for the encoder's."""
-
-    norm: Norm
-    query: Affine
-    key: Affine
-    value: Affine
-    out: Affine
-    heads: int
-    key_dim: int
-    value_dim: int
 
 
 @dataclass
@@ -153,13 +92,13 @@ class Engine:
         encoder, decoder = model.model.encoder, model.model.decoder
         self.frames = encoder.config.max_source_positions
         self.convolutions = [
-            (*_affine(c.weight, c.bias, torch.float32), c.stride, c.padding) for c in (encoder.conv1, encoder.conv2)
+            (*affine(c.weight, c.bias, torch.float32), c.stride, c.padding) for c in (encoder.conv1, encoder.conv2)
         ]
         self.encoder_positions = encoder.embed_positions.weight.detach().float()
         self.encoder_layers = [
-            (self._self_attention(layer, dtype), self._feed_forward(layer, dtype)) for layer in encoder.layers
+            (self._hearing(layer, dtype), self._feed_forward(layer, dtype)) for layer in encoder.layers
         ]
-        self.encoder_norm = _norm(encoder.layer_norm)
+        self.encoder_norm = norm(encoder.layer_norm)
 
         self.embedding = decoder.embed_tokens.weight.detach().float()
         self.positions = decoder.embed_positions.weight.detach().float()
@@ -171,40 +110,49 @@ class Engine:
             )
             for layer in decoder.layers
         ]
-        self.decoder_norm = _norm(decoder.layer_norm)
+        self.decoder_norm = norm(decoder.layer_norm)
         self.output = model.proj_out.weight.detach().to(dtype)
         settings = model.generation_config
         never, not_first = settings.suppress_tokens or [], settings.begin_suppress_tokens or []
         self.never, self.not_first = self._forbid(never), self._forbid([*never, *not_first])
 
+    def _hearing(self, layer: nn.Module, dtype: torch.dtype) -> Hearing:
+        packed = packed_attention(layer.self_attn)
+        groups = packed.grouped(self.fused)
+        weights, biases = zip(*map(projections, groups), strict=True)
+        return Hearing(
+            norm(layer.self_attn_layer_norm),
+            affine(torch.cat(weights), torch.cat(biases), dtype),
+            affine(torch.cat([p.out_weight for p in groups], 1), packed.out_bias, dtype),
+            [(p.heads, p.key_dim, p.value_dim) for p in groups],
+        )
+
     def _self_attention(self, layer: nn.Module, dtype: torch.dtype) -> SelfAttention:
         p = packed_attention(layer.self_attn)
-        weight = torch.cat([p.q_weight * p.scale, p.k_weight, p.v_weight])
-        bias = torch.cat([_bias(p, "q") * p.scale, _bias(p, "k"), _bias(p, "v")])
         return SelfAttention(
-            _norm(layer.self_attn_layer_norm),
-            _affine(weight, bias, dtype),
-            _affine(p.out_weight, p.out_bias, dtype),
+            norm(layer.self_attn_layer_norm),
+            affine(*projections(p), dtype),
+            affine(p.out_weight, p.out_bias, dtype),
             p.heads, p.key_dim, p.value_dim,
         )  # fmt: skip
 
     def _cross_attention(self, layer: nn.Module) -> CrossAttention:
         p = packed_attention(layer.encoder_attn)
         return CrossAttention(
-            _norm(layer.encoder_attn_layer_norm),
-            _affine(p.q_weight * p.scale, _bias(p, "q") * p.scale, self.fine),
-            _affine(p.k_weight, p.k_bias, self.dtype),
-            _affine(p.v_weight, p.v_bias, self.dtype),
-            _affine(p.out_weight, p.out_bias, self.fine),
+            norm(layer.encoder_attn_layer_norm),
+            affine(p.q_weight * p.scale, bias_of(p, "q") * p.scale, self.fine),
+            affine(p.k_weight, p.k_bias, self.dtype),
+            affine(p.v_weight, p.v_bias, self.dtype),
+            affine(p.out_weight, p.out_bias, self.fine),
             p.heads, p.key_dim, p.value_dim,
         )  # fmt: skip
 
     def _feed_forward(self, layer: nn.Module, dtype: torch.dtype) -> FeedForward:
         up, down = (
-            [_affine(linear.weight, linear.bias, dtype) for linear in module.modules() if isinstance(linear, nn.Linear)]
+            [affine(linear.weight, linear.bias, dtype) for linear in module.modules() if isinstance(linear, nn.Linear)]
             for module in (layer.fc1, layer.fc2)
         )
-        return FeedForward(_norm(layer.final_layer_norm), up, layer.activation_fn, down)
+        return FeedForward(norm(layer.final_layer_norm), up, layer.activation_fn, down)
 
     def _forbid(self, tokens: Sequence[int]) -> Tensor:
         bias = torch.zeros(self.output.shape[0], device=self.device, dtype=self.dtype)
@@ -215,7 +163,7 @@ class Engine:
         """The encoder's output [B, 1500, d] for log-mel features [B, mels, 3000]."""
         x = self._convolve(features.float()).transpose(1, 2) + self.encoder_positions
         for attention, feed_forward in self.encoder_layers:
-            x += attention.out(attend(*attention.split(attention.norm(x).to(self.dtype)), self.fused))
+            x += attention(attention.norm(x).to(self.dtype), self.fused)
             x += feed_forward(feed_forward.norm(x).to(self.dtype))
         return self.encoder_norm(x).to(self.dtype)
 
@@ -316,51 +264,6 @@ class Engine:
         keys, values = (tensor[:rows].flatten(0, 1) for tensor in heard)
         weights = (keys @ q.permute(0, 2, 3, 1).flatten(0, 1)).transpose(1, 2).softmax(-1).transpose(1, 2)
         return _join((values @ weights).transpose(1, 2), rows)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, fused: bool) -> Tensor:
-    """Attention of every frame to every frame, [B, T, H * Dv].
-
-    q (scaled) and k: [B, H, T, Dk]; v: [B, H, T, Dv]. fused: by torch's own kernel; else one head and one
-    block of queries at a time, which is quicker where a CPU multiplies 16-bit numbers fast and the fused
-    kernel does not use it.
-
-    >>> q, k, v = torch.randn(3, 1, 2, 10, 4)
-    >>> torch.allclose(attend(q, k, v, True), attend(q, k, v, False), atol=1e-6)
-    True
-    """
-    batch, heads, frames, dim = v.shape
-    if fused:
-        if q.shape[-1] != dim:  # the fused kernels want one dimension; zeros change nothing
-            size = max(q.shape[-1], dim)
-            q, k, v = (F.pad(x, (0, size - x.shape[-1])) for x in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
-        return mixed.transpose(1, 2).reshape(batch, frames, heads * dim)
-    out = v.new_empty(batch, frames, heads, dim)
-    block = v.new_empty(min(QUERIES, frames), frames)
-    for b in range(batch):
-        for h in range(heads):
-            keys, values = k[b, h].T, v[b, h]
-            for start in range(0, frames, QUERIES):
-                queries = q[b, h, start : start + QUERIES]
-                scores = torch.mm(queries, keys, out=block[: len(queries)])
-                torch.softmax(scores, -1, out=scores)
-                out[b, start : start + QUERIES, h] = scores @ values
-    return out.flatten(2)
-
-
-def _affine(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Affine:
-    return Affine(weight.detach().to(dtype), None if bias is None else bias.detach().to(dtype))
-
-
-def _norm(norm: nn.LayerNorm) -> Norm:
-    return Norm(norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)
-
-
-def _bias(p: PackedAttention, name: str) -> Tensor:
-    """A bias, zeros where there is none."""
-    bias, weight = getattr(p, f"{name}_bias"), getattr(p, f"{name}_weight")
-    return weight.new_zeros(len(weight)) if bias is None else bias
 
 
 def _join(mixed: Tensor, rows: int) -> Tensor:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -28,6 +32,39 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(target: Path, keep: Callable[[Path, Path], None] | None = None) -> Iterator[Path]:
+    """A new folder to write into, which takes the target's place when all went well; else the old one stays.
+
+    keep: called with the old and the new folder to carry over what is to stay.
+
+    >>> import tempfile, pathlib
+    >>> target = pathlib.Path(tempfile.mkdtemp()) / "model"
+    >>> with whole_folder(target) as new: _ = (new / "weights").write_text("all of them")
+    >>> [path.name for path in target.parent.rglob("*")]
+    ['model', 'weights']
+    """
+    target = target.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    new, old = staging / "new", staging / "old"
+    new.mkdir()
+    try:
+        yield new
+        if target.exists():
+            if keep is not None:
+                keep(target, new)
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def temporary_name(path: Path) -> Path:

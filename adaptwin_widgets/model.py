@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.whisper.modeling_whisper import WhisperAttention, eager_attention_forward
 
 from adaptwin_widgets.anatomy import Twin, attention_name, full_rank, heads_of, layer_of, twins_of
-from adaptwin_widgets.packed import PackedAttention
-
-GROUP_COST = 12  # what one more call of the attention kernel costs, in ranks of one head (measured, base, CPU)
-GRAIN = 8  # ranks are padded to a multiple of this inside a kernel call: vector units work in such blocks
+from adaptwin_widgets.packed import Group, PackedAttention, group_heads
 
 
 class TwinWhisperConfig(WhisperConfig):
@@ -54,33 +51,6 @@ class TwinWhisperConfig(WhisperConfig):
         """The ranks of one twin, full ones where nothing is said."""
         twin = Twin.parse(key)
         return (self.ranks or {}).get(key) or [full_rank(self, twin)] * heads_of(self, twin)
-
-
-class Group(NamedTuple):
-    """Heads that share one call of the attention kernel, all padded to `dim`."""
-
-    heads: list[int]
-    dim: int
-
-
-def group_heads(sizes: list[int], cost: int = GROUP_COST, grain: int = GRAIN) -> list[Group]:
-    """Split heads into groups of similar size so that padding plus the price of the calls is least.
-
-    >>> group_heads([8, 64, 8, 8, 60, 64])
-    [Group(heads=[0, 2, 3], dim=8), Group(heads=[4, 1, 5], dim=64)]
-    """
-    order = sorted(range(len(sizes)), key=lambda h: sizes[h])
-    padded = [max(grain, -(-sizes[h] // grain) * grain) for h in order]
-    best: list[tuple[float, list[Group]]] = [(0.0, [])]
-    for end in range(1, len(order) + 1):
-        best.append(
-            min(
-                (best[start][0] + (end - start) * padded[end - 1] + cost,
-                 [*best[start][1], Group(order[start:end], padded[end - 1])])
-                for start in range(end)
-            )
-        )  # fmt: skip
-    return best[-1][1]
 
 
 def _slots(ranks: list[int], groups: list[Group]) -> Tensor:
@@ -152,7 +122,10 @@ class TwinAttention(WhisperAttention):
         with torch.no_grad():
             q, qb, k, v, o = self._padded([Group(everyone, key_dim)], [Group(everyone, value_dim)])
         out_bias = self.out_proj.bias.detach()
-        return PackedAttention(q, qb, k, None, v, None, o, out_bias, self.num_heads, key_dim, value_dim, self.scaling)
+        ranks = tuple(zip(self.query_key, self.value_output, strict=True))
+        return PackedAttention(
+            q, qb, k, None, v, None, o, out_bias, self.num_heads, key_dim, value_dim, self.scaling, ranks
+        )
 
     def forward(
         self,

@@ -6,9 +6,41 @@ through `packed_attention`, so it needs no case for either.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+GROUP_COST = 12  # what one more call of the attention kernel costs, in ranks of one head (measured, base, CPU)
+GRAIN = 8  # ranks are padded to a multiple of this inside a kernel call: vector units work in such blocks
+
+
+class Group(NamedTuple):
+    """Heads that share one call of the attention kernel, all padded to `dim`."""
+
+    heads: list[int]
+    dim: int
+
+
+def group_heads(sizes: list[int], cost: int = GROUP_COST, grain: int = GRAIN) -> list[Group]:
+    """Split heads into groups of similar size so that padding plus the price of the calls is least.
+
+    >>> group_heads([8, 64, 8, 8, 60, 64])
+    [Group(heads=[0, 2, 3], dim=8), Group(heads=[4, 1, 5], dim=64)]
+    """
+    order = sorted(range(len(sizes)), key=lambda h: sizes[h])
+    padded = [max(grain, -(-sizes[h] // grain) * grain) for h in order]
+    best: list[tuple[float, list[Group]]] = [(0.0, [])]
+    for end in range(1, len(order) + 1):
+        best.append(
+            min(
+                (best[start][0] + (end - start) * padded[end - 1] + cost,
+                 [*best[start][1], Group(order[start:end], padded[end - 1])])
+                for start in range(end)
+            )
+        )  # fmt: skip
+    return best[-1][1]
 
 
 @dataclass(frozen=True)
@@ -44,6 +76,7 @@ class PackedAttention:
     key_dim: int
     value_dim: int
     scale: float  # what query times key is multiplied by: 64 ** -0.5 in Whisper, also after compression
+    ranks: tuple[tuple[int, int], ...] = ()  # of every head, (query-key, value-output): what is used of its dimensions
 
     def __post_init__(self) -> None:
         width = self.q_weight.shape[1]
@@ -62,6 +95,60 @@ class PackedAttention:
             tensor = getattr(self, name)
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
+
+    def pick(self, heads: list[int], key_dim: int, value_dim: int) -> PackedAttention:
+        """Some of the heads alone, cut to dimensions that hold all they use; outputs of all picks add up, with one
+        output bias."""
+
+        def rows(weight: Tensor | None, own: int, dim: int) -> Tensor | None:
+            return None if weight is None else weight.unflatten(0, (self.heads, own))[heads, :dim].flatten(0, 1)
+
+        out = self.out_weight.unflatten(1, (self.heads, self.value_dim))[:, heads, :value_dim].flatten(1)
+        return replace(
+            self,
+            q_weight=rows(self.q_weight, self.key_dim, key_dim), q_bias=rows(self.q_bias, self.key_dim, key_dim),
+            k_weight=rows(self.k_weight, self.key_dim, key_dim), k_bias=rows(self.k_bias, self.key_dim, key_dim),
+            v_weight=rows(self.v_weight, self.value_dim, value_dim),
+            v_bias=rows(self.v_bias, self.value_dim, value_dim),
+            out_weight=out, heads=len(heads), key_dim=key_dim, value_dim=value_dim, ranks=(),
+        )  # fmt: skip
+
+    def grouped(self, fused: bool) -> list[PackedAttention]:
+        """Heads of like ranks together, so that small ones cost less.
+
+        fused: for a kernel that takes many heads at once and one dimension; else every rank for itself, a little
+        rounded up.
+        """
+        if not self.ranks:
+            return [self]
+        if fused:
+            sizes = [max(pair) for pair in self.ranks]
+            return [
+                self.pick(heads, min(dim, self.key_dim), min(dim, self.value_dim)) for heads, dim in group_heads(sizes)
+            ]
+        alike: dict[tuple[int, int], list[int]] = {}
+        for head, pair in enumerate(self.ranks):
+            key, value = (max(GRAIN, -(-rank // GRAIN) * GRAIN) for rank in pair)
+            alike.setdefault((min(key, self.key_dim), min(value, self.value_dim)), []).append(head)
+        return [self.pick(heads, key, value) for (key, value), heads in alike.items()]
+
+    def padded(self, dim: int) -> PackedAttention:
+        """The same attention with `dim` query-key and value-output dimensions a head, for runtimes that have one."""
+
+        def rows(weight: Tensor | None, own: int) -> Tensor | None:
+            if weight is None:
+                return None
+            split = weight.unflatten(0, (self.heads, own))
+            return F.pad(split, (*(0, 0) * (split.dim() - 2), 0, dim - own)).flatten(0, 1)
+
+        out = F.pad(self.out_weight.unflatten(1, (self.heads, self.value_dim)), (0, dim - self.value_dim)).flatten(1)
+        return replace(
+            self,
+            q_weight=rows(self.q_weight, self.key_dim), q_bias=rows(self.q_bias, self.key_dim),
+            k_weight=rows(self.k_weight, self.key_dim), k_bias=rows(self.k_bias, self.key_dim),
+            v_weight=rows(self.v_weight, self.value_dim), v_bias=rows(self.v_bias, self.value_dim),
+            out_weight=out, key_dim=dim, value_dim=dim, ranks=(),
+        )  # fmt: skip
 
 
 def packed_attention(attention: nn.Module) -> PackedAttention:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.layers import attend
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SOUND = 0.02  # largest relative error of a product that still counts as sound; bfloat16 rounds to 0.004
@@ -96,8 +97,6 @@ def _fastest_dtype(device: str) -> torch.dtype:
 
 @lru_cache
 def _fused_attention(device: str, dtype: torch.dtype) -> bool:
-    from adaptwin_widgets.engine import attend  # which asks here
-
     q, k, v = torch.randn(3, 1, 2, 1500, 64, device=device, generator=_generator(device)).to(dtype)
     fused, blocks = (_seconds(partial(attend, q, k, v, f), device) for f in (True, False))
     return fused < blocks

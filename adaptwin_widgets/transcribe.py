@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 
-from adaptwin_widgets.engine import Engine, Memory
+from adaptwin_widgets.engine import Engine
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import Sound, batches
 from adaptwin_widgets.jobs import Job, ensure
@@ -39,6 +40,17 @@ class Transcript:
     looped: bool
 
 
+class Runner(Protocol):
+    """What runs a model's two passes: `engine.Engine` in torch, `onnx_engine.OnnxEngine` in onnxruntime."""
+
+    device: torch.device
+
+    def memory(self, rows: int, tokens: int) -> Any: ...
+    def listen(self, features: torch.Tensor, memory: Any, row: int) -> None: ...
+    def step(self, tokens: Sequence[Sequence[int]], memory: Any, first: bool = False) -> torch.Tensor: ...
+    def log_probabilities(self, tokens: Sequence[Sequence[int]], memory: Any) -> torch.Tensor: ...
+
+
 def transcribe(
     whisper: Whisper,
     sounds: Sequence[Sound],
@@ -46,13 +58,15 @@ def transcribe(
     batch_size: int = 16,
     dtype: str | torch.dtype = "auto",
     language: str | None = None,
+    engine: Runner | None = None,
     job: Job | None = None,
 ) -> list[Transcript]:
     """Transcribe a corpus, or any list of utterances or windows of at most 30 s, in its order.
 
     Greedy, without timestamps: in float32 the text of transformers' ``generate(num_beams=1)``, except that a
     decoding loop is cut where it begins to repeat. language: code or name for a multilingual model; ``None``
-    detects it once for all. dtype: ``auto`` is the fastest sound format (`precision.resolve_dtype`).
+    detects it once for all. dtype: ``auto`` is the fastest sound format (`precision.resolve_dtype`). engine: what
+    runs the model instead of torch, such as ``OnnxEngine(folder)``; `whisper` then gives tokens and settings only.
 
     >>> texts = transcribe(whisper, corpus)                                              # doctest: +SKIP
     >>> texts[0].text, texts[0].looped                                                   # doctest: +SKIP
@@ -63,7 +77,7 @@ def transcribe(
     """
     if batch_size < 1:
         raise InputError(f"a batch size of {batch_size} is not possible; give 1 or more.")
-    engine = Engine(whisper.model, resolve_dtype(dtype, whisper.device))
+    engine = engine or Engine(whisper.model, resolve_dtype(dtype, whisper.device))
     if not sounds:
         return []
     if language is None and whisper.multilingual:
@@ -84,7 +98,7 @@ def transcribe(
     return [text for text in texts if text is not None]
 
 
-def detect_language(whisper: Whisper, sounds: Sequence[Sound], *, engine: Engine | None = None) -> str:
+def detect_language(whisper: Whisper, sounds: Sequence[Sound], *, engine: Runner | None = None) -> str:
     """The code of the language most likely spoken, from a few clips of all; ``en`` for an English-only model.
 
     >>> detect_language(whisper, corpus)                                                 # doctest: +SKIP
@@ -142,7 +156,7 @@ def loop_end(tokens: Sequence[int]) -> int | None:
 
 
 def _decoded(
-    engine: Engine, whisper: Whisper, sounds: Sequence[Sound], prompt: list[int], batch_size: int, job: Job
+    engine: Runner, whisper: Whisper, sounds: Sequence[Sound], prompt: list[int], batch_size: int, job: Job
 ) -> Iterator[tuple[list[int], bool]]:
     """Tokens, and whether they looped, of every sound in its order.
 
@@ -152,14 +166,14 @@ def _decoded(
     config, settings = whisper.config, whisper.model.generation_config
     limit = min(config.max_target_positions, settings.max_length or config.max_target_positions)
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
-    idle: list[Memory] = []  # used again: fresh pages cost more than what is written into them
+    idle: list[Any] = []  # used again: fresh pages cost more than what is written into them
 
-    def encode(features: torch.Tensor, memory: Memory, row: int) -> None:
+    def encode(features: torch.Tensor, memory: Any, row: int) -> None:
         with torch.inference_mode():
             job.check()
             engine.listen(features, memory, row)
 
-    def decode(memory: Memory, heard: list[Future[None]]) -> list[tuple[list[int], bool]]:
+    def decode(memory: Any, heard: list[Future[None]]) -> list[tuple[list[int], bool]]:
         for future in heard:  # these were begun before, so nobody waits for a thread
             future.result()
         with torch.inference_mode():
@@ -197,7 +211,7 @@ def _workers(device: torch.device, tasks: int) -> Iterator[tuple[ThreadPoolExecu
 
 
 def _greedy(
-    engine: Engine, memory: Memory, prompt: list[int], limit: int, ends: set[int], job: Job
+    engine: Runner, memory: Any, prompt: list[int], limit: int, ends: set[int], job: Job
 ) -> list[tuple[list[int], bool]]:
     """Write every utterance in memory to its end, the limit or a loop; each then leaves the batch."""
     tokens: list[list[int]] = [[] for _ in range(memory.rows)]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from transformers.models.whisper.tokenization_whisper import TASK_IDS, TO_LANGUA
 from transformers.utils import logging
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.files import whole_folder
 from adaptwin_widgets.model import TwinWhisperConfig  # and the Auto classes know it
 from adaptwin_widgets.offline import OFFLINE, complete, from_ct2, from_packages
 
@@ -117,27 +117,11 @@ class Whisper:
         """
         folder = Path(folder).expanduser()
         require_model_folder(folder)
-        target = folder.resolve()
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        new, old = staging / "new", staging / "old"
-        try:
-            with _no_bars():
-                self.model.save_pretrained(new)
-                self.processor.save_pretrained(new)
+        with whole_folder(folder, _keep_other_files) as new, _no_bars():
+            self.model.save_pretrained(new)
+            self.processor.save_pretrained(new)
             if self.notes:
                 (new / NOTES).write_text(json.dumps(self.notes, indent=1) + "\n", encoding="utf-8")
-            if target.exists():
-                _keep_other_files(target, new)
-                target.rename(old)
-            try:
-                new.rename(target)
-            except OSError:
-                if old.exists():
-                    old.rename(target)
-                raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
         return folder
 
 

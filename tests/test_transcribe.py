@@ -10,9 +10,10 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import precision
-from adaptwin_widgets.engine import Engine, Memory, attend
+from adaptwin_widgets.engine import Engine, Memory
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Cancelled, Job
+from adaptwin_widgets.layers import attend
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
 from adaptwin_widgets.precision import fastest_dtype, resolve_dtype
 from adaptwin_widgets.speech import Corpus

@@ -1,0 +1,142 @@
+"""Write a Whisper for CTranslate2 (faster-whisper, whisper-ctranslate2), ranks and all, through its own package.
+
+CTranslate2 reads the dimension of a head and the scale of the queries for every attention layer, so a compressed layer
+is an attention with smaller heads. One dimension serves queries, keys and values of all heads of a layer: ragged
+ranks are padded with zeros to the layer's largest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.packed import PackedAttention, packed_attention
+from adaptwin_widgets.whisper import Whisper
+
+
+def write(whisper: Whisper, folder: Path, dtype: str) -> None:
+    """Fill a new folder: model.bin, config.json, vocabulary.json, tokenizer.json, preprocessor_config.json."""
+    specs = _package()
+    spec = specification(whisper, specs)
+    spec.validate()
+    spec.optimize(dtype)
+    folder.mkdir(exist_ok=True)
+    spec.save(str(folder))
+    whisper.processor.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    features = whisper.processor.feature_extractor.to_dict()
+    (folder / "preprocessor_config.json").write_text(json.dumps(features, indent=1, default=str) + "\n")
+
+
+def dimensions(whisper: Whisper) -> dict[str, int]:
+    """The head dimension of every attention layer as CTranslate2 runs it: its largest rank.
+
+    >>> import adaptwin_widgets as aw
+    >>> dimensions(aw.load("tiny.en"))["encoder.0"]
+    64
+    """
+    network = whisper.model.model
+    layers = {f"encoder.{i}": layer.self_attn for i, layer in enumerate(network.encoder.layers)}
+    for i, layer in enumerate(network.decoder.layers):
+        layers |= {f"decoder.{i}": layer.self_attn, f"cross.{i}": layer.encoder_attn}
+    packed = {name: packed_attention(layer) for name, layer in layers.items()}
+    return {name: max(p.key_dim, p.value_dim) for name, p in packed.items()}
+
+
+def specification(whisper: Whisper, specs: Any) -> Any:
+    """The model as CTranslate2's own description of a Whisper."""
+    network, config = whisper.model.model, whisper.config
+    spec = specs.whisper_spec.WhisperSpec(
+        config.encoder_layers, config.encoder_attention_heads, config.decoder_layers, config.decoder_attention_heads
+    )
+    for theirs, ours in ((spec.encoder.conv1, network.encoder.conv1), (spec.encoder.conv2, network.encoder.conv2)):
+        theirs.weight, theirs.bias = _array(ours.weight), _array(ours.bias)
+    for theirs, ours in ((spec.encoder, network.encoder), (spec.decoder, network.decoder)):
+        theirs.position_encodings.encodings = _array(ours.embed_positions.weight)
+        _norm(theirs.layer_norm, ours.layer_norm)
+        for their_layer, our_layer in zip(theirs.layer, ours.layers, strict=True):
+            their_layer.self_attention = _attention(our_layer.self_attn, our_layer.self_attn_layer_norm, specs, True)
+            if hasattr(our_layer, "encoder_attn"):
+                norm = our_layer.encoder_attn_layer_norm
+                their_layer.attention = _attention(our_layer.encoder_attn, norm, specs, False)
+            _norm(their_layer.ffn.layer_norm, our_layer.final_layer_norm)
+            _linear(their_layer.ffn.linear_0, our_layer.fc1.weight, our_layer.fc1.bias)
+            _linear(their_layer.ffn.linear_1, our_layer.fc2.weight, our_layer.fc2.bias)
+    spec.decoder.embeddings.weight = _array(network.decoder.embed_tokens.weight)
+    spec.decoder.projection.weight = _array(whisper.model.proj_out.weight)
+    spec.register_vocabulary(_vocabulary(whisper))
+    _settings(spec.config, whisper)
+    return spec
+
+
+def _attention(layer: nn.Module, norm: nn.Module, specs: Any, own: bool) -> Any:
+    """One attention layer with heads as large as its largest rank, and the scale of the original."""
+    packed = packed_attention(layer)
+    dim = max(packed.key_dim, packed.value_dim)
+    packed = packed.padded(dim)
+    spec = specs.attention_spec.MultiHeadAttentionSpec(self_attention=own, head_dim=dim)
+    spec.queries_scale = np.dtype("float32").type(packed.scale)
+    _norm(spec.layer_norm, norm)
+    queries, keys, values = _stacks(packed)
+    stacks = [[queries, keys, values]] if own else [[queries], [keys, values]]
+    for target, stack in zip(spec.linear, stacks, strict=False):
+        _linear(target, torch.cat([w for w, _ in stack]), torch.cat([b for _, b in stack]))
+    _linear(spec.linear[-1], packed.out_weight, packed.out_bias)
+    return spec
+
+
+def _stacks(packed: PackedAttention) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of queries, keys and values; no bias is one of zeros."""
+    pairs = ((packed.q_weight, packed.q_bias), (packed.k_weight, packed.k_bias), (packed.v_weight, packed.v_bias))
+    return [(weight, weight.new_zeros(len(weight)) if bias is None else bias) for weight, bias in pairs]
+
+
+def _norm(spec: Any, norm: nn.Module) -> None:
+    spec.gamma, spec.beta = _array(norm.weight), _array(norm.bias)
+
+
+def _linear(spec: Any, weight: Tensor, bias: Tensor | None) -> None:
+    spec.weight = _array(weight)
+    if bias is not None:
+        spec.bias = _array(bias)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+
+
+def _vocabulary(whisper: Whisper) -> list[str]:
+    """Every token in order; the timestamps, which some tokenizers leave out, at the end."""
+    known = whisper.processor.tokenizer.get_vocab()
+    tokens = sorted(known, key=known.__getitem__)[: whisper.config.vocab_size]
+    return tokens + [f"<|{i * 0.02:.2f}|>" for i in range(whisper.config.vocab_size - len(tokens))]
+
+
+def _settings(config: Any, whisper: Whisper) -> None:
+    """Suppressed tokens, languages, and the heads whose attention follows the audio."""
+    settings, shape = whisper.model.generation_config, whisper.config
+    config.suppress_ids = list(settings.suppress_tokens or [])
+    config.suppress_ids_begin = list(settings.begin_suppress_tokens or [])
+    config.lang_ids = sorted(getattr(settings, "lang_to_id", None) or {}.values()) if whisper.multilingual else []
+    heads = getattr(settings, "alignment_heads", None)
+    if not heads:  # as CTranslate2's own converter: all heads of the later half
+        later = range(shape.decoder_layers // 2, shape.decoder_layers)
+        heads = itertools.product(later, range(shape.decoder_attention_heads))
+    config.alignment_heads = [list(pair) for pair in heads]
+
+
+def _package() -> Any:
+    try:
+        from ctranslate2 import specs
+        from ctranslate2.specs import attention_spec, whisper_spec  # noqa: F401 - not all are imported by the package
+    except ImportError as error:
+        raise InputError(
+            "CTranslate2 is not installed here; run: pip install 'adaptwin-widgets[ctranslate2]'."
+        ) from error
+    return specs

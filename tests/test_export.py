@@ -1,0 +1,137 @@
+"""Exports: what another runtime reads is the same model, compressed or not."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import adaptwin_widgets as aw
+from adaptwin_widgets import ct2_reader
+from adaptwin_widgets.ct2_writer import dimensions
+from adaptwin_widgets.packed import packed_attention
+
+pytest.importorskip("ctranslate2")
+
+
+@pytest.fixture(scope="module")
+def small(tiny_en):
+    """Encoder, decoder and cross-attention with ragged heads and fewer neurons."""
+    stats = aw.observe(tiny_en, aw.demo_speech()["target_train"].head(40))
+    plan = aw.RankPlan.for_budget(aw.spectra(tiny_en, stats), encoder=0.15, decoder=0.1)
+    for twin in ("encoder.2.query_key", "encoder.2.value_output"):  # one layer whose largest head is small
+        plan.ranks[twin] = [min(rank, 48) for rank in plan.ranks[twin]]
+    return aw.compress(tiny_en, plan, stats)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return aw.demo_speech()["target_dev"].head(4)
+
+
+def by_ctranslate2(folder, whisper, clips) -> list[str]:
+    """Text by CTranslate2 itself from our own features: faster-whisper fills a short clip's window differently."""
+    import ctranslate2
+
+    features = whisper.processor.feature_extractor(
+        [clip.samples() for clip in clips], sampling_rate=16000, return_tensors="np"
+    ).input_features
+    prompt = whisper.processor.tokenizer.convert_tokens_to_ids(["<|startoftranscript|>", "<|notimestamps|>"])
+    model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32")
+    found = model.generate(ctranslate2.StorageView.from_array(features), [prompt] * len(clips), beam_size=1)
+    return [whisper.processor.tokenizer.decode(one.sequences_ids[0]).strip() for one in found]
+
+
+def by_faster_whisper(folder, clips) -> list[str]:
+    """Text by unmodified faster-whisper, without its fallbacks."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(str(folder), device="cpu", compute_type="float32")
+    texts = []
+    for clip in clips:
+        segments, _ = model.transcribe(
+            clip.samples(), language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False,
+            without_timestamps=True, compression_ratio_threshold=None, log_prob_threshold=None,
+            no_speech_threshold=None,
+        )  # fmt: skip
+        texts.append("".join(segment.text for segment in segments).strip())
+    return texts
+
+
+def test_padding_a_head_changes_nothing(small):
+    torch.manual_seed(0)
+    packed = packed_attention(small.model.model.encoder.layers[0].self_attn)
+    wide = packed.padded(64)
+    x = torch.randn(5, small.config.d_model)
+
+    def scores(p):
+        q = (x @ p.q_weight.T + p.q_bias).unflatten(1, (p.heads, p.key_dim))
+        k = (x @ p.k_weight.T).unflatten(1, (p.heads, p.key_dim))
+        return torch.einsum("qhd,khd->hqk", q, k), (x @ p.v_weight.T) @ p.out_weight.T
+
+    for ours, theirs in zip(scores(packed), scores(wide), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_an_original_comes_back_bit_for_bit(tiny_en, tmp_path):
+    folder = aw.export(tiny_en, tmp_path / "ct2", dtype="float16")
+    assert {p.name for p in folder.iterdir()} == {
+        "model.bin", "config.json", "vocabulary.json", "tokenizer.json", "preprocessor_config.json",
+    }  # fmt: skip
+    read = ct2_reader.read_variables((folder / "model.bin").read_bytes(), "model.bin")
+    state = ct2_reader.state_dict(read, "model.bin")
+    for name, tensor in state.items():
+        torch.testing.assert_close(tensor.float(), tiny_en.model.state_dict()[name], rtol=0, atol=0)
+    settings = json.loads((folder / "config.json").read_text())
+    assert settings["suppress_ids"] == tiny_en.model.generation_config.suppress_tokens
+    assert len(json.loads((folder / "vocabulary.json").read_text())) == tiny_en.config.vocab_size
+
+
+def test_a_compressed_model_writes_the_same_text(tiny_en, small, clips, tmp_path):
+    folder = aw.export(small, tmp_path / "ct2", dtype="float32")
+    ours = [t.text for t in aw.transcribe(small, clips, dtype="float32")]
+    assert by_ctranslate2(folder, small, clips) == ours
+    assert dimensions(small)["encoder.2"] == 48
+    original = (aw.export(tiny_en, tmp_path / "original", dtype="float32") / "model.bin").stat().st_size
+    assert (folder / "model.bin").stat().st_size < original - 2e6
+
+
+def test_faster_whisper_reads_it(tiny_en, clips, tmp_path):
+    folder = aw.export(tiny_en, tmp_path / "ct2", dtype="float32")
+    assert by_faster_whisper(folder, clips) == [t.text for t in aw.transcribe(tiny_en, clips, dtype="float32")]
+
+
+def test_words_get_their_times(small, clips, tmp_path):
+    from faster_whisper import WhisperModel
+
+    folder = aw.export(small, tmp_path / "ct2", dtype="int8")
+    model = WhisperModel(str(folder), device="cpu", compute_type="int8")
+    segments, _ = model.transcribe(clips[0].samples(), language="en", word_timestamps=True)
+    words = [word for segment in segments for word in segment.words]
+    times = np.array([[word.start, word.end] for word in words])
+    assert len(words) > 3 and (times[:, 1] >= times[:, 0]).all() and times.max() <= clips[0].duration + 0.5
+
+
+def test_a_failed_export_leaves_what_was_there(small, tmp_path, monkeypatch):
+    folder = aw.export(small, tmp_path / "ct2", dtype="int8")
+    before = (folder / "model.bin").read_bytes()
+    monkeypatch.setattr("adaptwin_widgets.ct2_writer._vocabulary", lambda whisper: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        aw.export(small, folder)
+    assert (folder / "model.bin").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["ct2"]
+
+
+def test_what_cannot_be_exported_is_said(small, tmp_path):
+    with pytest.raises(aw.InputError, match="'gguf' is no format to export to; choose ctranslate2"):
+        aw.export(small, tmp_path / "x", to="gguf")
+    with pytest.raises(aw.InputError, match="'int4' is no number format"):
+        aw.export(small, tmp_path / "x", dtype="int4")
+    with pytest.raises(aw.InputError, match="Tensor is no model"):
+        aw.export(torch.ones(1), tmp_path / "x")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("work of years")
+    with pytest.raises(aw.InputError, match="is not empty and holds no export"):
+        aw.export(small, tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").exists()
