@@ -56,19 +56,31 @@ def cost(config: WhisperConfig | Shape, ranks: Mapping[str, list[int]] | None = 
     token = d * config.vocab_size
     for twin in twins_of(config):
         own = sum(kept.get(twin, [full_rank(config, twin)] * heads_of(config, twin)))
-        parameters[twin.side] += own * parameters_per_rank(config, twin)
+        each = per_rank(config, twin)
+        parameters[twin.side] += own * each[0]
+        audio += own * each[1]
+        token += own * each[2]
         if twin.kind == "feed_forward" or twin.kind == "value_output":
             parameters[twin.side] += d  # the output's bias
         if twin.kind == "value_output" and twin not in kept and twin._replace(kind="query_key") not in kept:
             parameters[twin.side] += d  # the value's bias, which a compressed attention folds into the output's
-        if twin.part == "encoder":
-            audio += 2 * frames * d * own + (frames * frames * own if twin.kind != "feed_forward" else 0)
-        elif twin.part == "cross":
-            audio += frames * d * own  # keys or values of the audio, once
-            token += d * own + frames * own
-        else:
-            token += 2 * d * own + (CONTEXT * own if twin.kind != "feed_forward" else 0)
     return Cost(parameters["encoder"], parameters["decoder"], d * config.vocab_size, audio, token)
+
+
+def per_rank(config: Shape, twin: Twin) -> tuple[int, int, int]:
+    """What one rank of one head (or one neuron) costs: parameters, multiply-adds for 30 s of audio, and for a token.
+
+    >>> per_rank(Shape.of(WhisperConfig()), Twin("cross", 0, "query_key"))
+    (769, 576000, 1884)
+    """
+    d, frames, attends = config.d_model, config.max_source_positions, twin.kind != "feed_forward"
+    if twin.part == "encoder":
+        audio, token = 2 * frames * d + frames * frames * attends, 0
+    elif twin.part == "cross":
+        audio, token = frames * d, d + frames  # keys or values of the audio, once
+    else:
+        audio, token = 0, 2 * d + CONTEXT * attends
+    return parameters_per_rank(config, twin), audio, token
 
 
 def reductions(before: Cost, after: Cost) -> dict[str, float | int]:

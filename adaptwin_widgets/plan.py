@@ -62,6 +62,7 @@ class RankPlan:
         tau: float | None = None,
         sensitivity: Sensitivity | None = None,
         locked: Iterable[str] = (),
+        even: bool = False,
     ) -> RankPlan:
         """Choose every rank at once by one global sort of what each component is worth a parameter.
 
@@ -69,6 +70,8 @@ class RankPlan:
         token embedding, the model with it); encoder and decoder may be given together. tau: instead of a
         fraction, the worth a parameter below which a component goes. sensitivity: measured damage; without it,
         worth is read off the energies. locked: twins to keep as they are, "cross.2.query_key" or a prefix "cross".
+        even: all heads of an attention layer keep the same rank in both its twins, for runtimes that know one head
+        dimension a layer (CTranslate2, ONNX); without it they run at the layer's largest rank.
 
         >>> import adaptwin_widgets as aw                                              # doctest: +SKIP
         >>> twins = aw.spectra(aw.load("tiny.en"))                                     # doctest: +SKIP
@@ -87,6 +90,7 @@ class RankPlan:
             tau=tau,
             sensitivity=sensitivity,
             locked=locked,
+            even=even,
         )
 
     @property

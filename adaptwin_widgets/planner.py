@@ -192,12 +192,21 @@ class Planner(HasTraits):
         if name not in ("encoder", "decoder", "model"):
             raise InputError(f"There is no budget for {name!r}; choose encoder, decoder or model.")
         sides, locked = sides_of(name), self.plan.locked
+        line, worth = self._queue(sides, locked)
+        return sides, line, {n: self.ranks(n) for n in locked if n in self.plan.ranks}, worth
+
+    def _queue(self, sides: tuple[str, ...], locked: tuple[str, ...]) -> tuple[Queue, Sensitivity | None]:
         worth = self.sensitivity if self.measured(sides) else None
-        key = (sides, locked)
-        if key not in self._queues:
-            self._queues[key] = queue(self.spectra, sides, worth, locked)
-        fixed = {n: self.ranks(n) for n in locked if n in self.plan.ranks}
-        return sides, self._queues[key], fixed, worth
+        if (sides, locked) not in self._queues:
+            self._queues[sides, locked] = queue(self.spectra, sides, worth, locked)
+        return self._queues[sides, locked], worth
+
+    def order(self, name: str) -> np.ndarray:
+        """The order in which a budget for "encoder", "decoder" or "model" takes ranks when nothing is locked: heads,
+        numbered through all twins of the spectra."""
+        line, _ = self._queue(sides_of(name), ())
+        first = dict(zip(self.spectra.values, np.cumsum([0, *map(len, self.spectra.values.values())]), strict=False))
+        return np.array([first[twin] + head for twin, head in line.heads], dtype=int)[line.head]
 
     def measured(self, sides: Iterable[str] = ("encoder", "decoder")) -> bool:
         """Whether the damage of every twin of these sides was measured."""

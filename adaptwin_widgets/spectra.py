@@ -188,6 +188,8 @@ def check_statistics(config: WhisperConfig | Shape, twin: Twin, stats: Statistic
     """Raise InputError when the statistics were not gathered from a model of this shape."""
     if stats is None:
         return
+    if not isinstance(stats, Statistics):
+        raise InputError(f"{type(stats).__name__} is no statistics; give what observe(model, speech) returns.")
     neurons = twin.kind == "feed_forward"
     moments = (stats.neurons if neurons else stats.attention).get((twin.part, twin.layer))
     if moments is None or len(moments.mean) != (full_rank(config, twin) if neurons else config.d_model):

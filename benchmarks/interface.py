@@ -4,9 +4,11 @@
 
 Three figures, each from many key presses in Chromium: one rank changed on the rank picker; the budget moved
 (allocation included); the same rank change while a tune runs in the background with its own choice of threads. And
-while a key is held down: the time between two answers (numbers in the table) that reach the page. The naive
-figure redraws the encoder's query-key curves alone, by one assignment a curve. "echo" is the least that JupyterLab allows, in the same run: a widget that does nothing but answer.
-"Drawn" is the first frame after the kernel's answer to that very press is on the canvas and in the table.
+while a key is held down: the time between two frames of the table ("held").
+A press is "drawn" when the frame has been painted that shows its plan on the canvas and its numbers in the table: the
+page works them out. "Answer": until the frame that shows what the kernel says of it, to the press of a budget.
+"Echo" is the least that JupyterLab allows such an answer, in the same run: a widget that does nothing but answer.
+The naive figure redraws the encoder's query-key curves alone, by one assignment a curve, from the kernel.
 Also: seconds from running the cell to the first drawing of picker and frontier, and what the browser was sent.
 """
 
@@ -72,23 +74,29 @@ def again(*_):
 echo.on_msg(again)
 echo
 """
-# An observer sees the answer as soon as the page holds it (a page that asks for every animation frame draws all of Lab
-# sixty times a second meanwhile). The time is taken when the next frame, which shows it, has been painted.
+# An observer sees what is new as soon as the page holds it (a page that asks for every animation frame draws all of
+# Lab sixty times a second meanwhile). The time is taken when the frame that shows it has been painted: `after`.
 LOOK = """
-  const painted = new MessageChannel();
-  painted.port2.onmessage = () => { window.awTimes.push(performance.now() - window.awBegun); window.awBusy = false; };
-  const seen = (where, drawn) => {
-    window.awBegun = performance.now();
-    window.awBusy = true;
+  const after = (act) => {
+    const channel = new MessageChannel();
+    channel.port2.onmessage = act;
+    channel.port1.postMessage(0);
+  };
+  const seen = (times, where, drawn, inFrame = false) => {
+    const begun = performance.now();
+    const done = () => { times.push(performance.now() - begun); window.awBusy -= 1; };
     const observer = new MutationObserver(() => {
       if (!drawn()) return;
       observer.disconnect();
-      requestAnimationFrame(() => painted.port1.postMessage(0));
+      if (inFrame) after(done);
+      else requestAnimationFrame(() => after(done));
     });
+    window.awBusy += 1;
     observer.observe(where, { subtree: true, childList: true, characterData: true, attributes: true });
   };
-  window.awTimes = [];
-  window.awBusy = false;
+  const times = window.awTimes = [];
+  const answers = window.awAnswers = [];
+  window.awBusy = 0;
 """
 WATCH = f"""(selector) => {{
   {LOOK}
@@ -98,7 +106,8 @@ WATCH = f"""(selector) => {{
   target.focus();
   target.addEventListener('keydown', () => {{
     const before = root.dataset.drawn;
-    seen(root, () => root.dataset.drawn !== before && root.dataset.drawn === root.dataset.seq && !root.dataset.busy);
+    seen(times, root, () => root.dataset.drawn !== before, true); // marked in the frame itself
+    seen(answers, root, () => !root.dataset.busy);
   }}, {{ capture: true, signal: window.awWatch.signal }});
 }}"""
 WATCH_ECHO = f"""() => {{
@@ -107,7 +116,7 @@ WATCH_ECHO = f"""() => {{
   button.focus();
   button.addEventListener('keydown', () => {{
     const before = button.textContent;
-    seen(button, () => button.textContent !== before);
+    seen(times, button, () => button.textContent !== before);
   }}, {{ capture: true }});
 }}"""
 WATCH_NAIVE = f"""() => {{
@@ -118,7 +127,7 @@ WATCH_NAIVE = f"""() => {{
   handle.focus();
   handle.addEventListener('keydown', () => {{
     const before = title();
-    seen(document.body, () => title() !== before);
+    seen(times, document.body, () => title() !== before);
   }}, {{ capture: true }});
 }}"""
 WATCH_HELD = """() => {
@@ -194,10 +203,11 @@ def measure(model: str, presses: int) -> dict[str, float | int | str]:
             page.evaluate(WATCH_ECHO)
             result |= figures("echo", press(page, presses, ("a",)))
             page.evaluate(WATCH, ".aw-cell")
-            result |= figures("rank", press(page, presses, ("ArrowLeft",)))  # each its own change, committed
+            result |= figures("rank", press(page, presses, ("ArrowLeft",)))
             result |= figures("held", hold(page, presses))
             page.evaluate(WATCH, ".aw-budget")
             result |= figures("budget", press(page, presses, ("ArrowRight",)))
+            result |= figures("answer", page.evaluate("window.awAnswers")[3:])
             notebook.run(2)
             page.wait_for_function(
                 "() => /step [1-9]/i.test(document.querySelector('.aw-section-tuner').textContent)",
@@ -205,6 +215,9 @@ def measure(model: str, presses: int) -> dict[str, float | int | str]:
             )
             page.evaluate(WATCH, ".aw-cell")
             result |= figures("tuning", press(page, presses, ("ArrowLeft", "ArrowRight")))
+            page.evaluate(WATCH, ".aw-budget")
+            press(page, presses // 2, ("ArrowLeft", "ArrowRight"))
+            result |= figures("tuning_answer", page.evaluate("window.awAnswers")[3:])
             notebook.run(3)
             page.wait_for_function(
                 "() => document.querySelector('.aw-section-jobs').innerText.includes('Nothing')", timeout=120_000

@@ -95,7 +95,7 @@ def test_spectra_follow_their_planner_in_one_message(picker, monkeypatch):
     assert [list(m["state"]) for m in messages] == [["state"]], "a change is one message"
     assert len(json.dumps(messages)) < 3000
     picker.planner.learn(spectra(seed=1))
-    assert [m["buffer_paths"] for m in messages[1:]] == [[["values"]], []], "numbers travel as bytes, once"
+    assert [sorted(m["buffer_paths"]) for m in messages[1:]] == [[["queues"], ["values"]]], "once, and as bytes"
 
 
 def test_single_matrices_stand_beside_their_product(tiny_en):
@@ -118,13 +118,6 @@ def test_what_has_no_spectra_is_refused():
 # -- the picker -------------------------------------------------------------------------------------------------
 
 
-def test_a_preview_changes_numbers_and_not_the_plan(picker):
-    press(picker, "preview", edit={"budget": "encoder", "fraction": 0.3}, seq="1")
-    before, after = picker.state["numbers"]["encoder"]
-    assert picker.state["seq"] == "1" and after == pytest.approx(0.7 * before, rel=0.02)
-    assert picker.plan.ranks == {} and not picker.state["undo"]
-
-
 def test_letting_go_commits_and_answers_once(picker, monkeypatch):
     messages = sent(picker, monkeypatch)
     press(picker, "commit", edit={"budget": "encoder", "fraction": 0.3}, seq="2")
@@ -133,12 +126,13 @@ def test_letting_go_commits_and_answers_once(picker, monkeypatch):
     assert [s["seq"] for s in states] == ["2"] and states[0]["undo"]
 
 
-def test_what_is_previewed_is_what_is_committed(picker):
+def test_what_is_already_so_is_answered_and_no_step_to_undo(picker):
     edit = {"twins": "encoder.*.value_output", "rank": 9}
-    press(picker, "preview", edit=edit, seq="1")
-    previewed = picker.state
+    press(picker, "commit", edit=edit, seq="1")
     press(picker, "commit", edit=edit, seq="2")
-    assert picker.state["ranks"] == previewed["ranks"] and picker.state["numbers"] == previewed["numbers"]
+    assert picker.state["seq"] == "2"
+    press(picker, "act", what="undo", seq="3")
+    assert picker.plan.ranks == {}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +211,7 @@ def test_a_plan_of_another_model_is_refused(picker, tiny_en):
     [
         {"do": "commit", "edit": {"twins": "nonsense", "rank": 4}, "seq": "1"},
         {"do": "commit", "edit": {"budget": "tail", "fraction": 0.1}, "seq": "1"},
-        {"do": "preview", "edit": {"twins": "encoder.0.query_key", "head": 7, "rank": 4}, "seq": "1"},
+        {"do": "commit", "edit": {"twins": "encoder.0.query_key", "head": 7, "rank": 4}, "seq": "1"},
         {"do": "measure"},
         {"do": "fly"},
     ],

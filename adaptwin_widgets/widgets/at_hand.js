@@ -3,12 +3,14 @@ export default {
   render({ model, el }) {
     const name = make("strong"), facts = make("span"), alert = make("div", { class: "aw-alert", role: "alert" });
     const folder = make("input", { type: "text", size: 34, "aria-label": "Folder to save the small model in" });
-    const save = make("button", { onclick: () => model.send({ do: "save", folder: folder.value }) }, "Save the small model");
+    const save = make("button", { onclick: () => model.send({ do: "save", folder: folder.value, form }) }, "Save the small model");
+    let form = "transformers";
+    const forms = choice("for", Object.entries(model.get("forms")), form, (chosen) => { form = chosen; });
     const said = make("span", { role: "status", class: "aw-faint" });
     const root = make("div", { class: "aw aw-at-hand" },
       make("div", { class: "aw-row" }, make("span", { class: "aw-faint" }, "At hand:"), name, facts),
       make("div", { class: "aw-row" }, make("label", { class: "aw-row" }, make("span", { class: "aw-faint" }, "Folder"), folder),
-        save, said), alert);
+        forms, save, said), alert);
     el.append(root);
     let suggested = "";
     const show = () => {
@@ -28,8 +30,8 @@ export default {
       save.disabled = !info.can_save;
     };
     const saved = () => {
-      const path = model.get("saved");
-      said.textContent = path ? `Saved. Load it with aw.load("${path}")` : "";
+      const code = model.get("saved");
+      said.textContent = code ? `Saved. Load it with ${code}` : "";
     };
     const failed = () => { alert.textContent = model.get("error").sentence ?? ""; };
     const events = [["change:info", show], ["change:saved", saved], ["change:error", failed]];

@@ -9,11 +9,17 @@ from typing import Any
 import traitlets
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.export import export
 from adaptwin_widgets.widgets.base import View, source
 from adaptwin_widgets.widgets.pace import Throttle
 from adaptwin_widgets.workbench import Workbench
 
 PER_SECOND = 5  # messages to the page at most
+FORMS = {  # what the model can be saved for, and how it is loaded there
+    "transformers": ("transformers, and here again", "aw.load({!r})"),
+    "float16": ("faster-whisper, float16", "faster_whisper.WhisperModel({!r})"),
+    "int8": ("faster-whisper, int8", 'faster_whisper.WhisperModel({!r}, compute_type="int8")'),
+}
 
 
 class AtHand(View):
@@ -25,7 +31,8 @@ class AtHand(View):
 
     _esm = source("dom.js") + source("at_hand.js")
     info = traitlets.Dict().tag(sync=True)
-    saved = traitlets.Unicode().tag(sync=True)
+    forms = traitlets.Dict({key: title for key, (title, _) in FORMS.items()}).tag(sync=True)
+    saved = traitlets.Unicode().tag(sync=True)  # how to load what was saved last
 
     def __init__(self, workbench: Workbench, **traits: Any):
         super().__init__(**traits)
@@ -52,20 +59,28 @@ class AtHand(View):
             "can_save": bench.small is not None,
         }
 
-    def do_save(self, folder: str) -> None:
-        """Save the small model in a folder, in the background."""
+    def do_save(self, folder: str, form: str = "transformers") -> None:
+        """Save the small model in a folder, in one of `FORMS`, in the background."""
         small = self.workbench.small
         if small is None:
             raise InputError("There is no compressed model yet; make a try, or go back to one.")
         if not folder.strip():
             raise InputError("Name a folder to save the model in.")
+        if form not in FORMS:
+            raise InputError(f"{form!r} is nothing to save for; choose {', '.join(FORMS)}.")
         self.saved = ""
-        self.workbench.worker.submit(
-            f"Save {folder}", lambda task: small.save_pretrained(folder.strip()), self._saved
-        )  # fmt: skip
 
-    def _saved(self, path: Path) -> None:
-        self.saved = Path(path).as_posix()
+        def work(_: Any) -> str:
+            if form == "transformers":
+                path = small.save_pretrained(folder.strip())
+            else:
+                path = export(small, folder.strip(), to="ctranslate2", dtype=form)
+            return FORMS[form][1].format(path.as_posix()).replace("'", '"')
+
+        self.workbench.worker.submit(f"Save {folder}", work, self._saved)
+
+    def _saved(self, code: str) -> None:
+        self.saved = code
 
     def summary(self) -> str:
         return f"<p>{html.escape(self.info['original'])}: {html.escape(self.info['current'] or 'a new plan')}</p>"

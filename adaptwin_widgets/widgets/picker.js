@@ -1,54 +1,51 @@
-// Previews under way at once. Jupyter's server holds an answer back for 40 ms while it waits for a sign of life from
-// the page (Nagle and delayed acknowledgement); the next request is one, so waiting for each answer would be slower.
-const AHEAD = 3;
-
-// Hands on the spectra. What moves is drawn at once and asked of the kernel as a preview; letting go commits.
+// Hands on the spectra. What moves is drawn and reckoned at once by the page itself (ahead.js); letting go commits.
 // The kernel's answer, `state`, is the truth.
 class Editor {
   constructor(picture) {
     this.picture = picture;
     this.model = picture.model;
     this.id = Math.random().toString(36).slice(2, 8);
-    this.count = this.answered = 0; // requests of this view
+    this.count = this.edits = 0; // requests of this view; plans it has shown
     this.scope = "layer";
     this.side = "encoder";
-    this.soon = new MessageChannel(); // the next task, without the delay of a timer
-    this.soon.port2.onmessage = () => this.askForPreview();
+    this.ahead = new Ahead(picture);
+    const read = () => this.ahead.read(this.model.get("ahead"), this.model.get("queues"));
+    read();
     this.build();
     this.stop = [
+      picture.on("change:queues", read),
+      picture.on("change:ahead", read),
       picture.on("change:error", () => { if (this.model.get("error").sentence) this.settle(); }),
       picture.on("change:sensitivity", () => this.fillMap()),
       picture.on("msg:custom", (message) => message.file && this.download(message)),
     ];
   }
 
-  destroy() { this.stop.forEach((off) => off()); clearTimeout(this.idle); this.soon.port1.close(); }
+  destroy() { this.stop.forEach((off) => off()); clearTimeout(this.idle); }
 
   // -- requests ---------------------------------------------------------------------------------------------
 
   ask(message) {
     this.count += 1;
     this.waiting = `${this.id}:${this.count}`;
+    this.picture.root.dataset.busy = "1";
     this.model.send({ ...message, seq: this.waiting });
   }
 
-  // Show what an edit would do. While enough previews are under way, only the newest edit waits.
-  preview(edit, soon = false) {
-    this.edit = edit;
-    this.picture.root.dataset.busy = "1";
-    if (soon) this.soon.port1.postMessage(0);
-    else this.askForPreview();
-  }
-
-  askForPreview() {
-    if (!this.edit || this.edit === this.sent || this.count - this.answered >= AHEAD) return;
-    this.ask({ do: "preview", edit: this.edit });
-    this.sent = this.edit;
+  // Show what an edit would do to the plan.
+  show(edit) {
+    const plan = this.ahead.edited(edit, this.plan, this.picture.locked);
+    if (!plan) return null; // locked: the kernel will say so
+    this.edits += 1;
+    this.picture.take(plan.ranks);
+    this.fillNumbers(this.ahead.numbers(plan), edit.budget ? null : this.side);
+    this.fillTwin();
+    return plan;
   }
 
   commit(edit) {
     clearTimeout(this.idle);
-    this.edit = this.sent = null;
+    this.plan = this.show(edit) ?? this.plan;
     this.ask({ do: "commit", edit });
   }
 
@@ -57,42 +54,28 @@ class Editor {
   flush() { if (this.pending) { const edit = this.pending; this.pending = null; this.commit(edit); } }
 
   settle() {
-    this.waiting = this.edit = this.sent = this.pending = null;
-    this.answered = this.count;
+    this.waiting = this.pending = null;
     this.picture.readState(true);
   }
 
-  // Whether what is on the screen is ahead of this answer of the kernel.
+  // Whether the page is ahead of this answer: a later one comes.
   holding(seq) {
-    const [id, number] = seq.split(":");
-    if (id === this.id) this.answered = Math.max(this.answered, Number(number));
     if (seq === this.waiting) this.waiting = null;
-    this.askForPreview();
     return Boolean(this.waiting);
+  }
+
+  // What the kernel says.
+  state(state) {
+    this.plan = { ranks: this.picture.ranks, cut: new Set(state.cut) };
+    delete this.picture.root.dataset.busy;
+    this.edits += 1;
+    this.fill(state);
+    if (this.pending) this.show(this.pending);
   }
 
   // -- on the spectra ---------------------------------------------------------------------------------------
 
   pattern(twin) { return this.scope === "row" ? `${twin.part}.*.${twin.kind}` : twin.name; }
-
-  touched(edit) {
-    if (!edit.twins.includes("*")) return this.picture.twins.filter((t) => t.name === edit.twins);
-    const [part, , kind] = edit.twins.split(".");
-    return this.picture.twins.filter((t) => t.part === part && t.kind === kind);
-  }
-
-  // Draw an edit before the kernel answers.
-  anticipate(edit, base) {
-    this.preview(edit);
-    const own = this.touched(edit).filter((t) => !this.picture.locked.has(t.name));
-    for (const t of own) for (let h = 0; h < t.heads; h++) {
-      if (edit.head != null && edit.head !== h) continue;
-      const rank = edit.rank ?? (base ?? this.picture.ranks)[t.unit + h] + edit.by;
-      this.picture.ranks[t.unit + h] = Math.min(t.full, Math.max(1, rank));
-    }
-    own.forEach((t) => this.picture.label(t));
-    this.picture.draw(own);
-  }
 
   grab(event, twin) {
     if (event.button !== 0) return;
@@ -105,7 +88,7 @@ class Editor {
       if (!edit && Math.abs(e.clientX - start) < 3) return;
       edit = { twins: this.pattern(twin), rank: this.picture.at(e, twin).rank };
       if (head != null && twin.heads > 1) edit.head = head;
-      this.anticipate(edit);
+      this.show(edit);
     };
     const end = () => {
       cell.removeEventListener("pointermove", move);
@@ -134,9 +117,9 @@ class Editor {
   shift(twin, by) {
     const twins = this.pattern(twin), head = this.picture.head;
     if (this.pending && (this.pending.twins !== twins || this.pending.head !== head)) this.flush();
-    if (!this.pending) this.base = Int32Array.from(this.picture.ranks);
     this.pending = { twins, head, by: (this.pending?.by ?? 0) + by };
-    this.anticipate(this.pending, this.base);
+    this.picture.root.dataset.busy = "1";
+    this.show(this.pending);
     clearTimeout(this.idle);
     this.idle = setTimeout(() => this.flush(), 400);
   }
@@ -158,7 +141,7 @@ class Editor {
     const slide = (commit) => () => {
       const edit = { budget: this.side, fraction: Number(this.slider.value) / 100 };
       this.typed.value = this.slider.value;
-      commit ? this.commit(edit) : this.preview(edit, true); // a key is both at once: the commit is enough
+      commit ? this.commit(edit) : this.show(edit);
     };
     this.slider = make("input", { type: "range", min: 0, max: 90, step: 0.5, value: 0, class: "aw-budget",
       "aria-label": "Share of the parameters to remove, percent", oninput: slide(false), onchange: slide(true) });
@@ -196,43 +179,46 @@ class Editor {
     this.fillMap();
   }
 
-  state(state, ahead) { // numbers always; the place of controls only when nobody is moving them
-    this.fill(state, ahead);
+  fill(state) {
+    this.limits = state.limits;
+    say(this.note, `at most ${this.most()} % · ranks: ${state.method}`);
+    this.undo.disabled = !state.undo;
+    this.redo.disabled = !state.redo;
+    this.measure.hidden = !state.can_measure || (state.measured.encoder && state.measured.decoder);
+    this.fillNumbers(state.numbers, this.side);
+    this.fillTwin();
   }
 
-  fill(state, ahead = false) {
-    const n = state.numbers, max = Math.floor(state.limits[this.side] * 1000) / 10;
-    const removed = 100 * (1 - n[this.side][1] / n[this.side][0]);
-    if (Number(this.slider.max) !== max) this.slider.max = max;
-    if (!ahead && !this.edit) {
+  most() { return (Math.floor(this.limits[this.side] * 1000) / 10).toFixed(1); }
+
+  // The table, and the budget's controls unless it is them that move.
+  fillNumbers(n, side) {
+    if (side) {
+      const removed = 100 * (1 - n[side][1] / n[side][0]);
+      if (this.slider.max !== this.most()) this.slider.max = this.most();
       this.slider.value = removed;
       this.typed.value = removed.toFixed(1);
     }
-    say(this.note, `at most ${max.toFixed(1)} % · ranks: ${state.method}`);
-    this.undo.disabled = !state.undo;
-    this.redo.disabled = !state.redo;
-    if (!ahead) delete this.picture.root.dataset.busy;
-    this.fillTwin();
     const change = ([a, b]) => (a === b ? "same" : `−${(100 * (1 - b / a)).toFixed(1)} %`);
-    const row = (name, a, b, c) => [name, a, b, c];
-    const pair = (name, key, text) => row(name, text(n[key][0]), text(n[key][1]), change(n[key]));
-    const million = (v) => `${(v / 1e6).toFixed(2)} M`, damage = n.damage;
+    const pair = (name, key, text) => [name, text(n[key][0]), text(n[key][1]), change(n[key])];
+    const million = (v) => `${(v / 1e6).toFixed(2)} M`;
     const rows = [
       pair("Encoder parameters", "encoder", million), pair("Decoder parameters", "decoder", million),
       pair("Model parameters", "model", million), pair("Size in float16", "bytes", (v) => `${(v / 1e6).toFixed(1)} MB`),
       pair("Multiply-adds, 30 s of audio", "audio", (v) => `${(v / 1e9).toFixed(2)} G`),
       pair("Multiply-adds, one token", "token", (v) => `${(v / 1e6).toFixed(1)} M`),
-      row("Energy kept, mean over twins", "100 %", percent(n.energy, 2), ""),
-      row("Predicted damage, nats a token", "0", damage == null ? "not measured" : damage.toPrecision(2), ""),
+      ["Energy kept, mean over twins", "100 %", percent(n.energy, 2), ""],
+      ["Predicted damage, nats a token", "0", n.damage == null ? "not measured" : n.damage.toPrecision(2), ""],
     ];
-    const head = ["", "original", "this plan", "change"];
-    if (!this.cellsOf) {
-      this.cellsOf = rows.map((r) => r.map((t, i) => make(i ? "td" : "th", i ? { class: "aw-number" } : { scope: "row" }, t)));
-      this.numbers.append(make("thead", {}, make("tr", {}, ...head.map((t) =>
+    if (this.cellsOf) {
+      rows.forEach((r, i) => r.forEach((t, j) => say(this.cellsOf[i][j], t)));
+      return;
+    }
+    this.cellsOf = rows.map((r) => r.map((t, i) => make(i ? "td" : "th", i ? { class: "aw-number" } : { scope: "row" }, t)));
+    this.numbers.append(
+      make("thead", {}, make("tr", {}, ...["", "original", "this plan", "change"].map((t) =>
         make("th", { scope: "col", class: t ? "aw-number" : null }, t)))),
       make("tbody", {}, ...this.cellsOf.map((cells) => make("tr", {}, ...cells))));
-    } else rows.forEach((r, i) => r.forEach((t, j) => say(this.cellsOf[i][j], t)));
-    this.measure.hidden = !state.can_measure || (state.measured.encoder && state.measured.decoder);
   }
 
   fillTwin() {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import traitlets
 
 from adaptwin_widgets.errors import InputError
@@ -26,17 +27,19 @@ class RankPicker(SpectraView):
     >>> picker = aw.RankPicker(aw.spectra(aw.load("tiny.en")))                               # doctest: +SKIP
     >>> picker.plan.reductions["encoder_reduction"]                                          # doctest: +SKIP
 
-    While something moves, the page asks for a *preview*: numbers of a plan that is not yet the plan. Letting go
-    *commits* it to the planner. A request is ``edit``: {"budget": side, "fraction"}, or {"twins": pattern, "head",
-    "rank" or "by"}; each gets one message back, the trait `state`.
+    While something moves, the page itself works out ranks and numbers (`ahead`, ahead.js), so that no slow kernel or
+    network stands between a hand and what it moves. Letting go *commits*: one message, ``edit``: {"budget": side,
+    "fraction"}, or {"twins": pattern, "head", "rank" or "by"}; one message answers, the trait `state`, the truth.
     """
 
-    _esm = SCRIPTS + "\n" + source("picker.js")
+    _esm = "\n".join([SCRIPTS, source("ahead.js"), source("picker.js")])
+    ahead = traitlets.Dict().tag(sync=True)  # the original's costs, and the damage of every twin that was measured
+    queues = traitlets.Bytes().tag(sync=True)  # uint16: heads in the order in which budgets take ranks, by side
     sensitivity = traitlets.Dict().tag(sync=True)  # the map: shares, and damage by twin where it was measured
 
     def __init__(self, shown: Workbench | Planner | Spectra, plan: RankPlan | None = None, **traits: Any):
         self._seq = ""
-        self._mapped: Any = None
+        self._known: tuple[Any, Any] = (None, None)  # spectra and sensitivity that the page was told of
         super().__init__(shown, plan, **traits)
 
     @property
@@ -49,25 +52,30 @@ class RankPicker(SpectraView):
         self.planner.commit(plan)
 
     def _follow(self, change: Any = None) -> None:
-        super()._follow(change)
-        if self._mapped is not self.planner.sensitivity:
-            self._mapped = self.planner.sensitivity
-            self.sensitivity = self._map()
+        known = self.planner.spectra, self.planner.sensitivity
+        with self.hold_sync():  # one message
+            if any(new is not old for new, old in zip(known, self._known, strict=True)):
+                self._known = known
+                self.ahead, self.queues = self._ahead()
+                self.sensitivity = self._map()
+            super()._follow(change)
 
-    def describe(self, plan: RankPlan) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         p = self.planner
+        names = list(p.heads)
         measured = {side: p.measured((side,)) for side in ("encoder", "decoder")}
         return {
-            **super().describe(plan), "seq": self._seq, "numbers": p.numbers(plan),
+            **super().describe(), "seq": self._seq, "numbers": p.numbers(),
+            "cut": [names.index(n) for n in p.plan.ranks],
             "limits": {side: p.limit(side) for side in SIDES}, "undo": p.can_undo, "redo": p.can_redo,
-            "method": plan.method, "measured": measured, "can_measure": self.workbench is not None,
+            "method": p.plan.method, "measured": measured, "can_measure": self.workbench is not None,
         }  # fmt: skip
 
-    def _answer(self, seq: str, plan: RankPlan | None = None) -> None:
-        """Show a plan as the answer to a request, unless that has happened already."""
-        if self.state.get("seq") != seq or plan is not None:
+    def _answer(self, seq: str) -> None:
+        """Show the plan as the answer to a request, unless that has happened already."""
+        if self.state.get("seq") != seq:
             self._seq = seq
-            self.state = self.describe(plan or self.planner.plan)
+            self.state = self.describe()
 
     def _edited(self, edit: dict[str, Any]) -> RankPlan:
         if "budget" in edit:
@@ -76,10 +84,6 @@ class RankPicker(SpectraView):
         if "rank" in edit:
             return self.planner.change(edit["twins"], int(edit["rank"]), edit.get("head"))
         return self.planner.shift(edit["twins"], int(edit["by"]), edit.get("head"))
-
-    def do_preview(self, edit: dict[str, Any], seq: str) -> None:
-        """Show what an edit would do; the plan stays."""
-        self._answer(seq, self._edited(edit))
 
     def do_commit(self, edit: dict[str, Any], seq: str) -> None:
         """Make an edit the plan."""
@@ -115,6 +119,15 @@ class RankPicker(SpectraView):
         if self.workbench is None:
             raise InputError("Measuring needs a model and speech; open the picker on a Workbench or in a Studio.")
         self.workbench.measure()
+
+    def _ahead(self) -> tuple[dict[str, Any], bytes]:
+        """What the page needs to look ahead: see ahead.js."""
+        p = self.planner
+        lines = {str(twin): p.sensitivity.line(twin) for twin in p.sensitivity.curves} if p.sensitivity else {}
+        curves = {name: {"x": x.tolist(), "y": y.tolist(), "slope": slope} for name, (x, y, slope) in lines.items()}
+        before = {key: getattr(p.before, key) for key in (*SIDES, "audio", "token")}
+        queues = b"".join(p.order(side).astype(np.uint16).tobytes() for side in SIDES)
+        return {"before": before, "bias": p.config.d_model, "curves": curves}, queues
 
     def _map(self) -> dict[str, Any]:
         """Damage, nats a token, of cutting a share of each twin's components, the weakest first."""

@@ -79,22 +79,22 @@ class Picture extends Curves {
 
   readState(all = false) {
     const state = this.model.get("state");
-    if (this.editor?.holding(state.seq)) { this.editor.state(state, true); return; }
-    const old = this.ranks;
-    this.ranks = Int32Array.from(state.ranks);
+    if (this.editor?.holding(state.seq)) return;
+    const locks = state.locked.join();
+    all ||= this.locks !== locks;
+    this.locks = locks;
     this.locked = new Set(state.locked);
-    this.editor?.state(state, false);
-    const changed = this.twins.filter((t) => all || !old || this.changed(t, old) || this.wasLocked !== state.locked.join());
-    this.wasLocked = state.locked.join();
-    changed.forEach((t) => this.label(t));
-    this.root.dataset.seq = state.seq;
-    this.draw(all ? null : changed);
-    if (!all) this.drawNow(); // an answer is drawn in the frame it comes in, not in the next
+    this.take(Int32Array.from(state.ranks), all);
+    this.editor?.state(state);
   }
 
-  changed(twin, old) {
-    for (let u = twin.unit; u < twin.unit + twin.heads; u++) if (old[u] !== this.ranks[u]) return true;
-    return false;
+  // Show these ranks; only what they change is drawn.
+  take(ranks, all = false) {
+    const old = this.ranks;
+    this.ranks = ranks;
+    const changed = all || !old ? this.twins : this.twins.filter((t) => this.own(t).some((r, h) => r !== old[t.unit + h]));
+    changed.forEach((t) => this.label(t));
+    this.draw(all ? null : changed);
   }
 
   own(twin) { return this.ranks.subarray(twin.unit, twin.unit + twin.heads); }
@@ -221,7 +221,7 @@ class Picture extends Curves {
       if (!this.told) { this.told = true; this.model.send({ do: "shown" }); }
     }
     this.dirty = null;
-    this.root.dataset.drawn = this.model.get("state").seq;
+    this.root.dataset.drawn = this.editor?.edits ?? 0;
   }
 
   paint() {

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import traitlets
 
-from adaptwin_widgets.anatomy import Twin, parameters_per_rank
+from adaptwin_widgets.anatomy import Twin
+from adaptwin_widgets.cost import per_rank
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.figures import COLOURS, TITLES
 from adaptwin_widgets.plan import RankPlan
@@ -63,12 +64,12 @@ class SpectraView(View):
         if self._shown is not self.planner.spectra:
             self._shown = self.planner.spectra
             self.layout_of, self.values = pack(self._shown)
-        self.state = self.describe(self.planner.plan)
+        self.state = self.describe()
 
-    def describe(self, plan: RankPlan) -> dict[str, Any]:
-        """What the page shows of a plan."""
-        ranks = [r for name in self.planner.heads for r in self.planner.ranks(name, plan)]
-        return {"ranks": ranks, "locked": list(plan.locked)}
+    def describe(self) -> dict[str, Any]:
+        """What the page shows of the plan."""
+        ranks = [r for name in self.planner.heads for r in self.planner.ranks(name)]
+        return {"ranks": ranks, "locked": list(self.planner.plan.locked)}
 
     def when_shown(self, then: Callable[[], Any]) -> None:
         """Call `then` once a page has drawn the spectra; at once when one has already."""
@@ -120,7 +121,7 @@ def pack(spectra: Spectra) -> tuple[dict[str, Any], bytes]:
             {
                 "name": str(twin), "part": twin.part, "layer": twin.layer, "kind": twin.kind, "heads": heads,
                 "full": full, "points": len(chosen), "offset": offset, "unit": unit,
-                "price": parameters_per_rank(spectra.config, twin),
+                **dict(zip(("price", "audio", "token"), per_rank(spectra.config, twin), strict=True)),
             }
         )  # fmt: skip
         aware.append(values[:, chosen].ravel())

@@ -1,0 +1,145 @@
+// What the kernel would say of a plan, worked out in the page, so that a moving hand waits for nobody: the edits of
+// planner.py, the costs of cost.py, the walk along the queue of allocate.py, the damage of sensitivity.py. The
+// kernel's answer to a commit is the truth; a test holds the two against each other.
+// A plan: `ranks` of every head, and `cut`, the numbers of the twins that are compressed (at full rank, too).
+class Ahead {
+  constructor(picture) { this.picture = picture; }
+
+  read({ before, bias, curves }, view) {
+    Object.assign(this, { before, bias, curves }); // the original's cost, parameters of a value's bias, damage by twin
+    const all = new Uint16Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+    const count = (side) => this.of(side).reduce((sum, t) => sum + t.heads * (t.full - 1), 0);
+    const encoder = count("encoder"), both = encoder + count("decoder");
+    this.queues = { encoder: all.subarray(0, encoder), decoder: all.subarray(encoder, both), model: all.subarray(both) };
+  }
+
+  of(side) { return this.picture.twins.filter((t) => side === "model" || side === this.side(t)); }
+
+  side(twin) { return twin.part === "encoder" ? "encoder" : "decoder"; }
+
+  // The plan after an edit; null where everything it names is locked.
+  edited(edit, plan, locked) {
+    const own = (edit.budget ? this.of(edit.budget) : this.named(edit.twins)).filter((t) => !locked.has(t.name));
+    const next = { ranks: Int32Array.from(plan.ranks), cut: new Set(plan.cut) };
+    if (edit.budget) this.spend(edit, own, next, locked);
+    else for (const twin of own) this.change(edit, twin, next);
+    return own.length ? next : null;
+  }
+
+  named(pattern) {
+    if (!pattern.includes("*")) return this.picture.twins.filter((t) => t.name === pattern);
+    const [part, , kind] = pattern.split(".");
+    return this.picture.twins.filter((t) => t.part === part && t.kind === kind);
+  }
+
+  change({ head, rank, by }, twin, { ranks, cut }) {
+    let whole = true;
+    for (let h = 0, u = twin.unit; h < twin.heads; h++, u++) {
+      if (head == null || head === h) ranks[u] = Math.min(twin.full, Math.max(1, rank ?? ranks[u] + by));
+      whole &&= ranks[u] === twin.full;
+    }
+    cut[whole ? "delete" : "add"](this.picture.twins.indexOf(twin)); // what keeps everything is left as it is
+  }
+
+  spend({ budget, fraction }, own, next, locked) {
+    const twins = this.picture.twins, price = new Map();
+    for (const twin of own) {
+      for (let u = twin.unit; u < twin.unit + twin.heads; u++) { next.ranks[u] = twin.full; price.set(u, twin.price); }
+      next.cut.add(twins.indexOf(twin));
+    }
+    if (!fraction && ![...next.cut].some((i) => locked.has(twins[i].name))) {
+      own.forEach((twin) => next.cut.delete(twins.indexOf(twin)));
+      return;
+    }
+    // An attention that is compressed at all folds its value bias away, whatever its ranks.
+    let wanted = fraction * this.before[budget] - (this.before[budget] - this.cost(next)[budget]);
+    for (const unit of this.queues[budget]) {
+      if (wanted <= 1e-9) break;
+      if (!price.has(unit)) continue;
+      next.ranks[unit] -= 1;
+      wanted -= price.get(unit);
+    }
+  }
+
+  cost({ ranks, cut }) {
+    const after = { ...this.before }, attentions = new Set();
+    for (const i of cut) {
+      const twin = this.picture.twins[i], side = this.side(twin);
+      let gone = 0;
+      for (let u = twin.unit; u < twin.unit + twin.heads; u++) gone += twin.full - ranks[u];
+      let parameters = gone * twin.price;
+      if (twin.kind !== "feed_forward" && !attentions.has(`${twin.part}.${twin.layer}`)) {
+        attentions.add(`${twin.part}.${twin.layer}`);
+        parameters += this.bias;
+      }
+      after[side] -= parameters;
+      after.model -= parameters;
+      after.audio -= gone * twin.audio;
+      after.token -= gone * twin.token;
+    }
+    return after;
+  }
+
+  // As `Planner.numbers`: [before, after] of each cost, energy kept, predicted damage.
+  numbers(plan) {
+    const after = this.cost(plan), { twins } = this.picture;
+    let lost = 0, damage = 0;
+    for (const i of plan.cut) {
+      const tail = this.tail(twins[i], plan.ranks), curve = this.curves[twins[i].name];
+      lost += tail;
+      if (tail > 1e-12) damage = damage == null || !curve ? null : damage + this.damage(curve, tail);
+    }
+    const pairs = Object.fromEntries(Object.keys(after).map((key) => [key, [this.before[key], after[key]]]));
+    return { ...pairs, bytes: pairs.model.map((n) => 2 * n), energy: 1 - lost / twins.length, damage };
+  }
+
+  // The share of a twin's energy that its ranks cut.
+  tail(twin, ranks) {
+    if (this.data !== this.picture.data) { this.data = this.picture.data; this.tails = new Map(); }
+    if (!this.tails.has(twin)) this.tails.set(twin, this.suffixes(twin));
+    const { sums, total } = this.tails.get(twin);
+    let lost = 0;
+    for (let h = 0; h < twin.heads; h++) {
+      const rank = ranks[twin.unit + h];
+      if (rank >= twin.full) continue;
+      let next = this.picture.sample(twin, rank);
+      if (this.picture.index(twin, next) < rank) next += 1;
+      const from = twin.offset + h * twin.points, at = this.picture.index(twin, next), right = this.data[from + next] ** 2;
+      lost += sums[h * twin.points + next];
+      if (at === rank) continue;
+      const before = this.picture.index(twin, next - 1), left = this.data[from + next - 1] ** 2;
+      const here = left + ((right - left) * (rank - before)) / (at - before);
+      lost += ((at - rank) * (here + right) + here - right) / 2;
+    }
+    return lost / total;
+  }
+
+  // Energy from every sample to the end. Neurons are sent thinned: straight lines between the samples.
+  suffixes(twin) {
+    const sums = new Float64Array(twin.heads * twin.points);
+    let total = 0;
+    for (let h = 0; h < twin.heads; h++) {
+      const from = twin.offset + h * twin.points;
+      let sum = 0;
+      for (let k = twin.points - 1; k >= 0; k--) {
+        const energy = this.data[from + k] ** 2;
+        if (k === twin.points - 1) sum = energy;
+        else {
+          const right = this.data[from + k + 1] ** 2, gap = this.picture.index(twin, k + 1) - this.picture.index(twin, k);
+          sum += (gap * (energy + right) + energy - right) / 2;
+        }
+        sums[h * twin.points + k] = sum;
+      }
+      total += sum;
+    }
+    return { sums, total: total || 1 };
+  }
+
+  damage({ x, y, slope }, tail) { // logarithms of share and damage, as measured
+    const at = Math.log(Math.max(tail, 1e-12)), last = x.length - 1;
+    if (at <= x[0]) return Math.exp(y[0] + at - x[0]);
+    if (at >= x[last]) return Math.exp(y[last] + slope * (at - x[last]));
+    const k = x.findIndex((v) => v > at);
+    return Math.exp(y[k - 1] + ((y[k] - y[k - 1]) * (at - x[k - 1])) / (x[k] - x[k - 1]));
+  }
+}
