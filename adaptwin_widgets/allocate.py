@@ -35,36 +35,66 @@ def queue(
     sides: Iterable[str],
     sensitivity: Sensitivity | None = None,
     locked: Iterable[str] = (),
+    even: bool = False,
 ) -> Queue:
     """Sort every removable component of these sides ("encoder", "decoder") by damage per parameter.
 
     The components of one twin, all its heads together, go in the order of their energy; the damage done by then
     is its share of the twin's energy, or what `sensitivity` measured for that share. Marginal damages are made
     monotone by their convex hull, so that a threshold always removes a tail and the sort is optimal.
+    even: all heads of an attention layer, in both its twins, go down together, rank by rank.
     """
     sides, locked = set(sides), tuple(locked)
     head, price, worth = [], [], []
     names: list[tuple[Twin, int]] = []
-    for twin, values in spectra.values.items():
-        if twin.side not in sides or any(matches(str(twin), lock) for lock in locked):
-            continue
-        energy = values[:, FLOOR:] ** 2
-        total = float((values**2).sum()) or 1.0
-        order = np.argsort(energy.ravel(), kind="stable")
-        tail = np.cumsum(energy.ravel()[order]) / total
-        damage = tail if sensitivity is None else sensitivity.damage(twin, tail)
-        steps = np.diff(damage, prepend=0.0)
-        hull = isotonic_regression(steps).x  # equal prices within a twin, so the hull is a running pooled mean
-        each = parameters_per_rank(spectra.config, twin)
-        head.append(order // energy.shape[1] + len(names))
-        worth.append(hull / each)
-        price.append(np.full(len(order), each))
-        names += [(twin, h) for h in range(len(values))]
+    groups: dict[tuple, list[Twin]] = {}  # twins whose components go in one order
+    for twin in spectra.values:
+        if twin.side in sides and not any(matches(str(twin), lock) for lock in locked):
+            kind = "attention" if even and twin.kind != "feed_forward" else twin.kind
+            groups.setdefault((twin.part, twin.layer, kind), []).append(twin)
+    for (_, _, kind), twins in groups.items():
+        going = _level_by_level if kind == "attention" else _weakest_first
+        own, steps, each = going(spectra, twins, sensitivity)
+        head.append(own + len(names))
+        worth.append(isotonic_regression(steps / each, weights=each).x)  # the hull: a running pooled mean
+        price.append(each)
+        names += [(twin, h) for twin in twins for h in range(len(spectra.values[twin]))]
     if not names:
         return Queue(np.empty(0, int), np.empty(0, int), np.empty(0), [])
     flat_head, flat_price, flat_worth = map(np.concatenate, (head, price, worth))
     order = np.argsort(flat_worth, kind="stable")
     return Queue(flat_head[order], np.cumsum(flat_price[order]), flat_worth[order], names)
+
+
+def _weakest_first(
+    spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One twin's components as they go: the head of each, the damage it adds, its price in parameters."""
+    (twin,) = twins
+    energy = spectra.values[twin][:, FLOOR:] ** 2
+    order = np.argsort(energy.ravel(), kind="stable")
+    steps = _damage(spectra, twin, sensitivity, energy.ravel()[order])
+    return order // energy.shape[1], steps, np.full(len(order), parameters_per_rank(spectra.config, twin))
+
+
+def _level_by_level(
+    spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same for one attention layer whose heads all go down together: at each step every head loses its weakest
+    component, and the step's damage is shared out by price, so that no threshold falls within it."""
+    energies = [spectra.values[twin][:, FLOOR:][:, ::-1] ** 2 for twin in twins]
+    lost = [_damage(spectra, t, sensitivity, e.sum(0)) for t, e in zip(twins, energies, strict=True)]
+    steps = np.sum(lost, axis=0)
+    heads = [len(e) for e in energies]
+    each = np.repeat([parameters_per_rank(spectra.config, twin) for twin in twins], heads)
+    levels = len(steps)
+    return np.tile(np.arange(len(each)), levels), np.outer(steps, each / each.sum()).ravel(), np.tile(each, levels)
+
+
+def _damage(spectra: Spectra, twin: Twin, sensitivity: Sensitivity | None, lost: np.ndarray) -> np.ndarray:
+    """The damage that each of these energies adds, lost one after the other."""
+    tail = np.cumsum(lost) / (float((spectra.values[twin] ** 2).sum()) or 1.0)
+    return np.diff(tail if sensitivity is None else sensitivity.damage(twin, tail), prepend=0.0)
 
 
 def remove(spectra: Spectra, line: Queue, count: int) -> dict[str, list[int]]:
@@ -85,18 +115,19 @@ def allocate(
     tau: float | None = None,
     sensitivity: Sensitivity | None = None,
     locked: Iterable[str] = (),
+    even: bool = False,
 ) -> RankPlan:
     """Meet a budget; see `RankPlan.for_budget`, which calls this."""
     budgets = _given(encoder=encoder, decoder=decoder, model=model, tau=tau)
     locked = tuple(locked)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
-        line = queue(spectra, sides_of(name), sensitivity, locked)
+        line = queue(spectra, sides_of(name), sensitivity, locked, even)
         if name == "tau":
             ranks |= remove(spectra, line, int(np.searchsorted(line.worth, value, side="right")))
         else:
             ranks |= meet(spectra, line, name, value, bool(locked))
-    method = describe(sensitivity)
+    method = describe(sensitivity, even)
     return RankPlan(ranks, shape_of(spectra.config), spectra.source, locked, method, budgets)
 
 
@@ -136,9 +167,10 @@ def _most(line: Queue, whole: int, free: int) -> float:
     return (free + (int(line.freed[-1]) if len(line.freed) else 0)) / whole
 
 
-def describe(sensitivity: Sensitivity | None) -> str:
+def describe(sensitivity: Sensitivity | None, even: bool = False) -> str:
     """How the ranks were chosen, in words."""
-    return "global sort by " + ("energy" if sensitivity is None else "measured damage")
+    by = "energy" if sensitivity is None else "measured damage"
+    return f"global sort by {by}" + (", heads of a layer alike" if even else "")
 
 
 def uniform(

@@ -21,7 +21,7 @@ from adaptwin_widgets.tune import Settings, prepare, tune
 from adaptwin_widgets.whisper import Whisper
 
 ALLOCATIONS = ("measured", "energy")
-METHODS = ("ours", "uniform")
+METHODS = ("ours", "even", "uniform")
 
 
 class Recipe:
@@ -100,14 +100,15 @@ class Recipe:
     def plan(self, method: str = "ours", **budget: Any) -> RankPlan:
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 
-        method: "ours", or "uniform": every twin loses the same share, as a baseline to see what choosing is worth.
+        method: "ours"; "even": the same, with all heads of an attention layer alike, for CTranslate2 and ONNX; or
+        "uniform": every twin loses the same share, as a baseline to see what choosing is worth.
         """
         if method not in METHODS:
             raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
         if method == "uniform":
             return uniform(self.spectra, **budget)
         sides = [side for side in ("encoder", "decoder") if side in budget or "model" in budget]
-        return RankPlan.for_budget(self.spectra, sensitivity=self.sensitivity(sides), **budget)
+        return RankPlan.for_budget(self.spectra, sensitivity=self.sensitivity(sides), even=method == "even", **budget)
 
     def compress(self, plan: RankPlan) -> Whisper:
         """The model at a plan's ranks, before tuning."""

@@ -58,16 +58,21 @@ class Sensitivity:
         >>> curve.damage(Twin("encoder", 0, "query_key"), np.array([0.001, 0.01, 0.1, 1.0])).round(3).tolist()
         [0.01, 0.1, 1.0, 10.0]
         """
+        x, y, slope = self.line(twin)
+        at = np.log(np.maximum(tail, 1e-12))
+        inside = np.interp(at, x, y)
+        below = np.minimum(at - x[0], 0.0)  # slope one: a small cut does damage in proportion to its energy
+        return np.exp(inside + below + slope * np.maximum(at - x[-1], 0.0))
+
+    def line(self, twin: Twin) -> tuple[np.ndarray, np.ndarray, float]:
+        """(logarithms of the shares cut, of the damage, slope beyond the last) of what was measured for a twin."""
         points = self.curves.get(twin)
         if not points:
             raise InputError(f"The sensitivity of {twin} was not measured; measure this model again.")
         x = np.log(np.maximum([p[0] for p in points], 1e-12))
         y = np.maximum.accumulate(np.log(np.maximum([p[1] for p in points], LEAST)))
-        at = np.log(np.maximum(tail, 1e-12))
-        inside = np.interp(at, x, y)
-        below = np.minimum(at - x[0], 0.0)  # slope one: a small cut does damage in proportion to its energy
         slope = max(1.0, (y[-1] - y[-2]) / (x[-1] - x[-2])) if len(x) > 1 and x[-1] > x[-2] else 1.0
-        return np.exp(inside + below + slope * np.maximum(at - x[-1], 0.0))
+        return x, y, float(slope)
 
     def save(self, path: str | Path) -> None:
         """Write as JSON, atomically."""

@@ -84,6 +84,22 @@ def test_ranks_belong_to_heads(spectra):
     assert len(set(ranks)) > 1
 
 
+def test_even_heads_need_no_padding(spectra):
+    plan = RankPlan.for_budget(spectra, encoder=0.3, decoder=0.2, even=True)
+    assert plan.reductions["encoder_reduction"] == pytest.approx(0.3, abs=1e-3)
+    assert plan.reductions["decoder_reduction"] == pytest.approx(0.2, abs=1e-3)
+    layers: dict[tuple, list[int]] = {}
+    for key, ranks in plan.ranks.items():
+        twin = Twin.parse(key)
+        if twin.kind != "feed_forward":
+            layers.setdefault((twin.part, twin.layer), []).extend(ranks)
+    spread = [max(ranks) - min(ranks) for ranks in layers.values()]
+    assert len(layers) == 12 and sorted(spread)[-3:] in ([0, 0, 0], [0, 0, 1], [0, 1, 1])  # the last step of a budget
+    assert len({max(ranks) for ranks in layers.values()}) > 2, "layers still differ"
+    locked = RankPlan.for_budget(spectra, encoder=0.3, even=True, locked=["encoder.1.query_key"])
+    assert "encoder.1.query_key" not in locked.ranks and len(set(locked.ranks["encoder.1.value_output"])) <= 2
+
+
 def test_a_threshold_is_the_budget(spectra):
     plan = RankPlan.for_budget(spectra, encoder=0.3)
     line = queue(spectra, ("encoder", "decoder"))
