@@ -19,6 +19,7 @@ from adaptwin_widgets.score import Score, evaluate, paired_difference
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Study
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.tune import Settings, tune
@@ -39,7 +40,7 @@ __all__ = [
     "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "Statistics", "Studio", "Study",
     "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper", "Workbench", "Worker",
     "asterisk_speech", "compress", "demo_speech", "evaluate", "export", "load", "measure_sensitivity", "observe",
-    "paired_difference", "run_study", "spectra", "transcribe", "tune",
+    "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
 ]  # fmt: skip
 
 

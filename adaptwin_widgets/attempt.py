@@ -120,7 +120,8 @@ class Attempts:
             record.untuned, record.scores = how.untuned, self._score(small, how.name, job)
             record.tuning = small.notes["tuning"]
             record.settings = {"target_weight": how.target_weight, "corpora": how.corpora}
-            small.save_pretrained(folder)
+        small.notes["scores"] = record.scores
+        small.save_pretrained(folder)
         record.model = folder.relative_to(study.folder).as_posix()
         record.seconds = time.monotonic() - began
         study.add(record)

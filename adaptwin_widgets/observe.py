@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +23,34 @@ from adaptwin_widgets.windows import Window, pack
 
 UNIFORM = 0.1  # share of a plain average mixed into the attention a key receives
 SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
+PROMPT = 0.1  # weight of a prompt's position: it predicts no text, but every token of the text attends to it
+SHRINKAGE = 0.01  # least share of the diagonal in the covariance of neurons, a few of which outshine all others
 STRIDE = 3  # encoder frames are 20 ms apart and alike: every third query and neuron row says the same
 
 
 def covariance(mean: Tensor, second: Tensor) -> Tensor:
     """Covariance [n, n], float64, from a mean [n] and a second moment [n, n]."""
     return second.double() - torch.outer(mean.double(), mean.double())
+
+
+def shrink(matrix: Tensor, rows: float) -> Tensor:
+    """A covariance [n, n] drawn towards its diagonal, the more the fewer rows it was estimated from.
+
+    The diagonal's share is ``tr(C)² / tr(C²) / rows``, the effective rank over the rows: what the oracle
+    approximating shrinkage tends to for many dimensions (Chen et al. 2010, equation 23), between `SHRINKAGE` and 1.
+
+    >>> shrink(torch.tensor([[1.0, 1.0], [1.0, 1.0]]), rows=10)
+    tensor([[1.0000, 0.9000],
+            [0.9000, 1.0000]])
+    """
+    rank = float(matrix.trace() ** 2 / matrix.square().sum().clamp_min(1e-300))
+    share = min(1.0, max(SHRINKAGE, rank / rows))
+    return (1 - share) * matrix + share * matrix.diagonal().diag()
+
+
+def mean_of(parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The weighted mean of tensors of one shape."""
+    return sum((share * part for share, part in zip(shares, parts, strict=True)), torch.zeros_like(parts[0]))
 
 
 @dataclass
@@ -46,18 +67,29 @@ class AttentionMoments:
         """[d, d] covariance of the mixed values, float64."""
         return covariance(self.mean, self.second)
 
+    @classmethod
+    def mix(cls, parts: Sequence[AttentionMoments], shares: Sequence[float]) -> AttentionMoments:
+        names = ("query", "key", "mean", "second")
+        return cls(*(mean_of([getattr(p, name) for p in parts], shares) for name in names))
+
 
 @dataclass
 class NeuronMoments:
-    """mean [n] and second [n, n] moment of a feed-forward pair's activations."""
+    """mean [n] and second [n, n] moment of a feed-forward pair's activations, and the rows they come from."""
 
     mean: Tensor
     second: Tensor
+    rows: float
 
     @property
     def covariance(self) -> Tensor:
-        """[n, n] covariance of the activations, float64."""
-        return covariance(self.mean, self.second)
+        """[n, n] covariance of the activations, float64, shrunk as so few rows demand."""
+        return shrink(covariance(self.mean, self.second), self.rows)
+
+    @classmethod
+    def mix(cls, parts: Sequence[NeuronMoments], shares: Sequence[float]) -> NeuronMoments:
+        rows = 1 / sum(s * s / p.rows for s, p in zip(shares, parts, strict=True))  # as the variance of a mean
+        return cls(mean_of([p.mean for p in parts], shares), mean_of([p.second for p in parts], shares), rows)
 
 
 @dataclass
@@ -80,16 +112,9 @@ class Statistics:
         weights: one a part, any positive scale.
         """
         shares = [w / sum(weights) for w in weights]
-
-        def average(moments: list) -> Any:
-            kind = type(moments[0])
-            return kind(
-                *(sum(s * getattr(m, f.name) for s, m in zip(shares, moments, strict=True)) for f in fields(kind))
-            )
-
         return cls(
-            {key: average([p.attention[key] for p in parts]) for key in parts[0].attention},
-            {key: average([p.neurons[key] for p in parts]) for key in parts[0].neurons},
+            {key: AttentionMoments.mix([p.attention[key] for p in parts], shares) for key in parts[0].attention},
+            {key: NeuronMoments.mix([p.neurons[key] for p in parts], shares) for key in parts[0].neurons},
             parts[0].source,
             " + ".join(f"{s:.0%} {p.speech}" for s, p in zip(shares, parts, strict=True)),
             sum(p.seconds for p in parts),
@@ -196,6 +221,7 @@ class _Accumulator:
                 s.neurons[part, layer] = NeuronMoments(
                     self.sums[part, layer, "neurons mean"] / neuron_rows,
                     self.sums[part, layer, "neurons second"] / neuron_rows,
+                    float(neuron_rows),
                 )
         return s
 
@@ -268,7 +294,7 @@ def _observe_one(model: Whisper, corpus: Corpus, windows: int, batch_size: int, 
         for batch in job.track(batches, text=f"Observing {corpus.name}"):
             features = log_mel([w.samples() for w, _ in batch], model.processor.feature_extractor, model.device)
             sums.frames = frame_weights([w for w, _ in batch], model)
-            ids, sums.tokens = teacher_tokens([t.tokens for _, t in batch], prompt, model)
+            ids, sums.tokens = teacher_tokens([t.tokens for _, t in batch], prompt, model, PROMPT)
             network.model(input_features=features.to(network.dtype), decoder_input_ids=ids, use_cache=False)
     return sums.statistics(model.source, corpus.name, sum(w.seconds for w in chosen))
 
@@ -281,16 +307,16 @@ def frame_weights(windows: Iterable[Window], model: Whisper) -> Tensor:
     return torch.where(speech, 1.0, SILENCE).to(model.device)
 
 
-def teacher_tokens(texts: Sequence[Sequence[int]], prompt: Sequence[int], model: Whisper) -> tuple[Tensor, Tensor]:
-    """Decoder inputs [B, L] (prompt, then the transcript's tokens) and the weight of every position."""
+def teacher_tokens(
+    texts: Sequence[Sequence[int]], prompt: Sequence[int], model: Whisper, prompt_weight: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Decoder inputs [B, L] (prompt, then the transcript's tokens) and the weight of every position: 1 where it
+    predicts text, `prompt_weight` before, 0 behind the end."""
     room = model.config.max_target_positions
     rows = [([*prompt, *text])[:room] for text in texts]
     longest = max(map(len, rows))
     pad = model.config.eos_token_id
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
-    # The prompt's first tokens are always the same; only positions that predict text count.
-    weights = torch.tensor(
-        [[float(len(prompt) - 1 <= i < len(row)) for i in range(longest)] for row in rows],
-        device=model.device,
-    )
-    return ids, weights
+    before = [prompt_weight] * (len(prompt) - 1)  # these are the same in every text
+    weights = [[*before, *[1.0] * (len(row) - len(before)), *[0.0] * (longest - len(row))] for row in rows]
+    return ids, torch.tensor(weights, device=model.device)

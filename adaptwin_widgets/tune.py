@@ -100,6 +100,7 @@ def tune(
     limit = minutes * 60 if minutes is not None else None
     run.go(began, limit, steps, on_progress)
     notes = {**small.notes, "tuning": {**run.summary(), "settings": asdict(settings)}}
+    notes.pop("scores", None)  # they were another state's
     return Whisper(run.best_model(), small.processor, f"{small.name}, tuned", notes)
 
 

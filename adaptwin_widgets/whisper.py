@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from transformers import (
 from transformers.models.whisper.tokenization_whisper import TASK_IDS, TO_LANGUAGE_CODE
 from transformers.utils import logging
 
+from adaptwin_widgets.card import CARD, is_ours, model_card
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import whole_folder
 from adaptwin_widgets.model import TwinWhisperConfig  # and the Auto classes know it
@@ -107,7 +109,7 @@ class Whisper:
         return [start, settings.lang_to_id[f"<|{code}|>"], settings.task_to_id[task], no_timestamps]
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write model and processor in transformers' layout, and return the folder.
+        """Write model and processor in transformers' layout, and return the folder; a small model gets a model card.
 
         All of it is written beside the folder, then renamed. In a folder that holds a Whisper already,
         weights and settings are replaced and other files kept. Raises `InputError` if it holds anything else.
@@ -122,7 +124,27 @@ class Whisper:
             self.processor.save_pretrained(new)
             if self.notes:
                 (new / NOTES).write_text(json.dumps(self.notes, indent=1) + "\n", encoding="utf-8")
+                (new / CARD).write_text(model_card(self.config, self.notes), encoding="utf-8")
         return folder
+
+    def push_to_hub(self, repo_id: str, *, private: bool = True, token: str | None = None) -> str:
+        """Put model, processor and model card on a hub as one commit, and return its address.
+
+        private: whether a repository that is made for it is for you alone. token: instead of the one you logged in
+        with. Raises `InputError` when the hub does not take it.
+
+        >>> small.push_to_hub("me/whisper-small-mine")  # doctest: +SKIP
+        'https://huggingface.co/me/whisper-small-mine/commit/...'
+        """
+        with tempfile.TemporaryDirectory() as place:
+            folder = self.save_pretrained(Path(place) / "model")
+            hub = HfApi(token=token)
+            try:
+                hub.create_repo(repo_id, private=private, exist_ok=True)
+                return str(hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"Add {self.name}"))
+            except Exception as error:  # as many kinds as in `_from_hub`
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+                raise InputError(f"{repo_id} cannot be put on the hub; {reason}.") from error
 
 
 def load(name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Whisper:
@@ -257,7 +279,8 @@ def _keep_other_files(target: Path, new: Path) -> None:
     """Copy to the new folder what a user put beside the old model."""
     for entry in target.iterdir():
         weights = ".safetensors" in entry.name or entry.name.startswith("pytorch_model")
-        if weights or (new / entry.name).exists():
+        own_card = entry.name == CARD and entry.is_file() and not is_ours(entry)
+        if weights or ((new / entry.name).exists() and not own_card):
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.copytree(entry, new / entry.name, symlinks=True)

@@ -8,7 +8,7 @@ import torch
 import adaptwin_widgets as aw
 from adaptwin_widgets.anatomy import Twin, twins_of
 from adaptwin_widgets.features import log_mel
-from adaptwin_widgets.observe import calibration_windows
+from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
 from adaptwin_widgets.sensitivity import fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
 
@@ -73,6 +73,43 @@ def test_the_first_corpus_has_its_weight(tiny_en, speech):
     key = ("cross", 1)
     expected = 0.8 * target.attention[key].query + 0.2 * other.attention[key].query
     torch.testing.assert_close(both.attention[key].query, expected)
+
+
+def test_the_prompt_is_observed_too(tiny_en):
+    """Every token attends to the prompt, where activations are large; it predicts no text, so tuning leaves it out."""
+    prompt = [1, 2, 3]
+    _, text = teacher_tokens([[7, 8], [9]], prompt, tiny_en)
+    _, all_of_it = teacher_tokens([[7, 8], [9]], prompt, tiny_en, 0.25)
+    assert text.tolist() == [[0, 0, 1, 1, 1], [0, 0, 1, 1, 0]]
+    assert all_of_it.tolist() == [[0.25, 0.25, 1, 1, 1], [0.25, 0.25, 1, 1, 0]]
+
+
+def test_a_decoder_made_smaller_after_two_minutes_of_speech_still_writes(tiny_en):
+    demo = aw.demo_speech()
+    stats = aw.observe(tiny_en, demo["target_train"][:24])
+    small = aw.compress(tiny_en, aw.RankPlan.for_budget(aw.spectra(tiny_en, stats), decoder=0.1), stats)
+    clips = demo["target_dev"][:4]
+    ours, theirs = ([t.text.lower().split() for t in aw.transcribe(w, clips)] for w in (small, tiny_en))
+    kept = sum(len(set(a) & set(b)) for a, b in zip(ours, theirs, strict=True))
+    assert kept > 0.8 * sum(len(set(b)) for b in theirs)
+
+
+def test_few_rows_draw_a_covariance_to_its_diagonal():
+    torch.manual_seed(0)
+    mixing = torch.randn(20, 20, dtype=torch.float64)
+    true = mixing @ mixing.T
+    samples = torch.randn(25, 20, dtype=torch.float64) @ mixing.T
+    found = samples.T @ samples / len(samples)
+    shrunk = shrink(found, len(samples))
+    assert torch.linalg.cond(shrunk) < torch.linalg.cond(found) / 5
+    torch.testing.assert_close(shrunk.diagonal(), found.diagonal())
+    torch.testing.assert_close(shrink(true, 1e9), 0.99 * true + 0.01 * true.diagonal().diag())
+
+
+def test_rows_of_a_mixture_are_those_of_its_mean():
+    one, other = (NeuronMoments(torch.zeros(2), torch.eye(2), rows) for rows in (100.0, 100.0))
+    assert NeuronMoments.mix([one, other], [0.5, 0.5]).rows == pytest.approx(200)
+    assert NeuronMoments.mix([one, other], [1.0, 0.0]).rows == pytest.approx(100)
 
 
 def test_spectra_as_a_table(tiny_en, twins, stats):

@@ -1,0 +1,116 @@
+"""What the statistics are worth: damage of untuned small models with one thing at a time left out.
+
+    python benchmarks/damage.py [--json] [--model tiny.en] [--windows 16] [--allocation measured energy]
+
+Everything sees four fifths of the train speech (split by prompt); the damage is measured on single utterances of the
+rest: KL divergence of the next token's distribution from the original's, nats a token, teacher-forced, and the share
+of positions at which the likeliest token changes. The dev sets are not touched. The names in `LEFT_OUT` are what is
+left out; "few clips" has 24 utterances of the target alone to observe, with and without shrinkage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import adaptwin_widgets as aw
+from adaptwin_widgets.features import log_mel
+from adaptwin_widgets.observe import teacher_tokens
+
+SPEECH = Path(__file__).parents[2] / "shared" / "speech"
+LEFT_OUT = {"ours": {}, "no prompt positions": {"PROMPT": 0.0}, "no shrinkage": {"shrink": lambda matrix, rows: matrix}}
+BUDGETS = ({"encoder": 0.3}, {"encoder": 0.45}, {"decoder": 0.3}, {"decoder": 0.5})
+observe_module = importlib.import_module("adaptwin_widgets.observe")  # the package's name `observe` is the function
+
+
+@contextmanager
+def without(changes: dict) -> Iterator[None]:
+    """The statistics with some of their parts put out of action."""
+    before = {name: getattr(observe_module, name) for name in changes}
+    try:
+        for name, value in changes.items():
+            setattr(observe_module, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(observe_module, name, value)
+
+
+class Yardstick:
+    """Held-out utterances with the original's answers."""
+
+    def __init__(self, model: aw.Whisper, corpora: list[aw.Corpus], count: int):
+        self.batches = []
+        for corpus in corpora:
+            order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(5))[:count].tolist()
+            clips = [corpus[i] for i in order]
+            texts = aw.transcribe(model, clips)
+            prompt = model.prompt(language=texts[0].language)
+            for start in range(0, len(clips), 4):
+                samples = [clip.samples() for clip in clips[start : start + 4]]
+                features = log_mel(samples, model.processor.feature_extractor, model.device)
+                ids, weights = teacher_tokens([t.tokens for t in texts[start : start + 4]], prompt, model)
+                batch = (features, ids, weights.bool())
+                self.batches.append((*batch, self._answers(model, *batch)))
+
+    def __call__(self, small: aw.Whisper) -> dict[str, float]:
+        total = changed = count = 0
+        for *batch, theirs in self.batches:
+            ours = self._answers(small, *batch)
+            total += float((theirs.exp() * (theirs - ours)).sum())
+            changed += int((ours.argmax(-1) != theirs.argmax(-1)).sum())
+            count += len(ours)
+        return {"kl": total / count, "changed": changed / count}
+
+    @staticmethod
+    def _answers(whisper: aw.Whisper, features: torch.Tensor, ids: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            hidden = whisper.model.model(input_features=features, decoder_input_ids=ids, use_cache=False)
+            return whisper.model.proj_out(hidden.last_hidden_state[chosen]).log_softmax(-1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny.en")
+    parser.add_argument("--windows", type=int, default=16, help="held-out utterances of each corpus")
+    parser.add_argument("--allocation", nargs="+", default=["energy", "measured"])
+    parser.add_argument("--speech", type=Path, default=SPEECH)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    model = aw.load(chosen.model)
+    train, rest = [], []
+    for name in ("kathleen", "librispeech"):
+        whole = aw.Corpus.from_manifest(chosen.speech / name / "train.jsonl")
+        for part, pile in zip(whole.split(0.8, by="prompt", seed=3), (train, rest), strict=True):
+            pile.append(part)
+    yardstick = Yardstick(model, rest, chosen.windows)
+    rows = []
+    few = [train[0][:24]]
+    for speech, title in ((train, ""), (few, "few clips, ")):
+        for name, changes in LEFT_OUT.items():
+            with without(changes):
+                stats = aw.observe(model, speech)
+                twins = aw.spectra(model, stats)
+                for allocation in chosen.allocation if speech is train else ["energy"]:
+                    measured = allocation == "measured"
+                    sensitivity = aw.measure_sensitivity(model, twins, stats, speech, cache=None) if measured else None
+                    for budget in BUDGETS:
+                        plan = aw.RankPlan.for_budget(twins, sensitivity=sensitivity, **budget)
+                        damage = yardstick(aw.compress(model, plan, stats, spectra=twins))
+                        rows.append({"statistics": title + name, "allocation": allocation, **budget, **damage})
+                        if not chosen.json:
+                            (side, share), kl = next(iter(budget.items())), damage["kl"]
+                            print(f"{title + name:32}{allocation:10}{side} -{share:.0%}  KL {kl:.4f}  "
+                                  f"changed {damage['changed']:.1%}", flush=True)  # fmt: skip
+    if chosen.json:
+        print(json.dumps({"model": chosen.model, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
