@@ -26,6 +26,7 @@ from adaptwin_widgets.planner import Planner
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.spectra import spectra
 from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Record, Study
 from adaptwin_widgets.tune import Progress
 from adaptwin_widgets.whisper import Whisper
@@ -44,8 +45,9 @@ class Workbench(HasTraits):
     speech, so that the same call finds the same study again). windows: 30 s windows of each corpus to observe.
 
     spectra: those shown, weight-only until the speech was observed. small: the compressed model at hand, None at the
-    original. current: the try that plan and model belong to, "" once the plan was changed since. revision: counts up
-    with every new or changed record. tuning: the state of the tune. unfinished: tries that can be gone on with.
+    original. speed: the last table of `time_parts`. current: the try that plan and model belong to, "" once the plan
+    was changed since. revision: counts up with every new or changed record. tuning: the state of the tune.
+    unfinished: tries that can be gone on with.
 
     >>> import adaptwin_widgets as aw                                                       # doctest: +SKIP
     >>> demo = aw.demo_speech()                                                             # doctest: +SKIP
@@ -61,6 +63,7 @@ class Workbench(HasTraits):
     _open: ClassVar[dict[Path, Workbench]] = {}
     spectra = AnyTrait()
     small = AnyTrait(None, allow_none=True)
+    speed = AnyTrait(None, allow_none=True)
     current = Unicode("original")
     revision = Int(0)
     tuning = Dict()
@@ -250,6 +253,15 @@ class Workbench(HasTraits):
     def save(self, folder: str | Path) -> Path:
         """Save the present model in a folder that `load` and transformers read."""
         return (self.small or self.model).save_pretrained(folder)
+
+    def time_parts(self, **options: Any) -> Task:
+        """Time original and small model part by part; the table is then in `speed`. options: of `speed_table`."""
+        models = {"original": self.model} | ({self.current or "small": self.small} if self.small else {})
+        return self.worker.submit(
+            "Time the models",
+            lambda task: speed_table(models, job=task, **options),
+            lambda table: setattr(self, "speed", table),
+        )
 
     # -- inside ---------------------------------------------------------------------------------------------
 

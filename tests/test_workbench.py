@@ -183,6 +183,13 @@ def test_names_are_never_taken_twice(bench: Workbench):
     assert [r.name for r in bench.study.records] == ["original", "encoder-30", "encoder-30_2"]
 
 
+def test_the_models_are_timed_in_the_background(bench: Workbench):
+    bench.take(aw.compress(bench.model, bench.planner.budget("encoder", 0.3), spectra=None))
+    bench.time_parts(repeats=1, dtypes=("float32",)).wait(120)
+    until(lambda: bench.speed is not None, 5)
+    assert list(bench.speed["model"]) == ["original", "small"] and (bench.speed["encoder_ms"] > 0).all()
+
+
 def test_a_note_is_kept(bench: Workbench):
     bench.note("original", "as delivered")
     assert aw.Study(bench.folder)["original"].note == "as delivered"

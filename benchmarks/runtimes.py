@@ -1,0 +1,152 @@
+"""The same small model in every runtime: word errors, seconds, size, and what each part takes beside the original.
+
+    python benchmarks/runtimes.py [--json] [--model base] [--encoder 0.45] [--decoder 0.3] [--limit N] [--part wer]
+
+wer: greedy, without temperature fallback, on both dev sets: PyTorch float32, CTranslate2 through unmodified
+faster-whisper, onnxruntime, in float32 and int8, and the original beside it. speed: medians with the models taking
+turns; "of counted" is the encoder's time ratio over the ratio of multiply-adds, one being all that was promised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import adaptwin_widgets as aw
+from adaptwin_widgets.cost import cost
+from adaptwin_widgets.onnx_engine import OnnxEngine
+from adaptwin_widgets.score import paired_difference, score_texts
+
+SPEECH = Path(__file__).parents[2] / "shared" / "speech"
+SETS = {"target": "kathleen", "general": "librispeech"}
+Texts = Callable[[aw.Corpus], list[str]]
+
+
+def faster_whisper(folder: Path, dtype: str) -> Texts:
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(str(folder), device="cpu", compute_type=dtype)
+
+    def texts(corpus: aw.Corpus) -> list[str]:
+        found = []
+        for clip in corpus:
+            segments, _ = model.transcribe(
+                clip.samples(), language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False,
+                without_timestamps=True, compression_ratio_threshold=None, log_prob_threshold=None,
+                no_speech_threshold=None,
+            )  # fmt: skip
+            found.append("".join(segment.text for segment in segments).strip())
+        return found
+
+    return texts
+
+
+def own(model: aw.Whisper, **options: object) -> Texts:
+    return lambda corpus: [t.text for t in aw.transcribe(model, corpus, language="en", **options)]
+
+
+def ways(title: str, model: aw.Whisper, place: Path, most: bool) -> dict[str, tuple[Texts, int]]:
+    """By name: how to transcribe, and the bytes on disk. most: all of them, else those of interest for a baseline."""
+    size = cost(model.config, getattr(model.config, "ranks", None)).bytes("float32")
+    found = {f"{title}, PyTorch float32": (own(model, dtype="float32"), size)}
+    for dtype in ("float32", "int8") if most else ("int8",):
+        folder = aw.export(model, place / f"{title}-ct2-{dtype}", dtype=dtype)
+        found[f"{title}, faster-whisper {dtype}"] = (faster_whisper(folder, dtype), bytes_of(folder, "model.bin"))
+    for dtype in ("float32", "int8") if most else ():
+        folder = aw.export(model, place / f"{title}-onnx-{dtype}", to="onnx", dtype=dtype)
+        found[f"{title}, onnxruntime {dtype}"] = (own(model, engine=OnnxEngine(folder)), bytes_of(folder, "*.data"))
+    return found
+
+
+def bytes_of(folder: Path, pattern: str) -> int:
+    return sum(path.stat().st_size for path in folder.glob(pattern))
+
+
+def word_errors(original: aw.Whisper, small: aw.Whisper, sets: dict[str, aw.Corpus], quiet: bool) -> list[dict]:
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        every = {**ways("small", small, Path(name), True), **ways("original", original, Path(name), False)}
+        first: dict[str, object] = {}
+        for way, (texts, size) in every.items():
+            row: dict = {"way": way, "megabytes": size / 1e6}
+            for part, corpus in sets.items():
+                began = time.perf_counter()
+                score = score_texts([u.text for u in corpus], texts(corpus), [u.id for u in corpus])
+                first.setdefault(part, score)
+                difference, low, high = paired_difference(score, first[part])
+                row[part] = {
+                    "wer": score.wer, "to_small_pytorch": difference, "low": low, "high": high,
+                    "seconds": time.perf_counter() - began,
+                }  # fmt: skip
+            rows.append(row)
+            if not quiet:
+                cells = "   ".join(
+                    f"{part} {row[part]['wer']:6.2f} ({row[part]['to_small_pytorch']:+.2f}) "
+                    f"{row[part]['seconds']:6.1f} s"
+                    for part in sets
+                )
+                print(f"{way:34} {row['megabytes']:7.1f} MB   {cells}", flush=True)
+    return rows
+
+
+def speeds(original: aw.Whisper, small: aw.Whisper, repeats: int, quiet: bool) -> list[dict]:
+    counted = cost(small.config, small.config.ranks).audio / cost(original.config).audio
+    tables = [
+        aw.speed_table({"original": original, "small": small}, runtimes=[runtime], dtypes=dtypes, batch_sizes=(1, 8),
+                       repeats=repeats)
+        for runtime, dtypes in (("torch", ["auto"]), ("ctranslate2", ["float32", "int8"]), ("onnx", ["float32"]))
+    ]  # fmt: skip
+    rows = [row for table in tables for row in table.to_dict("records")]
+    for row in rows:
+        row["of_counted"] = row["encoder_ratio"] / counted if row["model"] == "small" else None
+    if not quiet:
+        print(f"\nmultiply-adds for 30 s of audio, small over original: {counted:.3f}")
+        for row in rows:
+            extra = (
+                f"  ratio {row['encoder_ratio']:.3f}, of counted {row['of_counted']:.2f}" if row["of_counted"] else ""
+            )
+            print(f"{row['model']:9} {row['runtime']:12} {row['dtype']:8} batch {row['batch']}  "
+                  f"encoder {row['encoder_ms']:7.1f} ms  prompt {row['prompt_ms']:6.1f} ms  "
+                  f"token {row['token_ms']:5.1f} ms  {row['megabytes']:6.1f} MB{extra}")  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--encoder", type=float, default=0.45)
+    parser.add_argument("--decoder", type=float, default=0.3)
+    parser.add_argument("--method", default="ours", help="ours, or even: no padding in CTranslate2")
+    parser.add_argument("--small", type=Path, help="a small model that exists, instead of making one")
+    parser.add_argument("--limit", type=int, help="only so many clips of each set")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--part", nargs="+", default=["wer", "speed"], choices=["wer", "speed"])
+    parser.add_argument("--speech", type=Path, default=SPEECH)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    model = aw.load(chosen.model)
+    if chosen.small:
+        small = aw.load(chosen.small)
+    else:
+        train = [aw.Corpus.from_manifest(chosen.speech / name / "train.jsonl") for name in SETS.values()]
+        recipe = aw.Recipe(model, train)
+        small = recipe.compress(recipe.plan(chosen.method, encoder=chosen.encoder, decoder=chosen.decoder))
+    result: dict = {"model": chosen.model, "source": small.source}
+    if "wer" in chosen.part:
+        sets = {
+            part: aw.Corpus.from_manifest(chosen.speech / name / "dev.jsonl").head(chosen.limit)
+            for part, name in SETS.items()
+        }
+        result["wer"] = word_errors(model, small, sets, chosen.json)
+    if "speed" in chosen.part:
+        result["speed"] = speeds(model, small, chosen.repeats, chosen.json)
+    if chosen.json:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
