@@ -178,8 +178,7 @@ class _CTranslate2:
         self.heard = self.model.encode(self.view)
 
     def write(self, tokens: int) -> list[list[int]]:
-        length = len(self.prompts[0]) + tokens + 1
-        found = self.model.generate(
-            self.heard, self.prompts, beam_size=1, max_length=length, suppress_tokens=[-1, self.end]
+        found = self.model.generate(  # which writes half of max_length at most, so as to leave room for a prompt
+            self.heard, self.prompts, beam_size=1, max_length=2 * (tokens + 1), suppress_tokens=[-1, self.end]
         )
         return [one.sequences_ids[0] for one in found]

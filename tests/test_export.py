@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -121,6 +124,27 @@ def test_a_failed_export_leaves_what_was_there(small, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         aw.export(small, folder)
     assert (folder / "model.bin").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["ct2"]
+
+
+@pytest.mark.parametrize("to", ["ctranslate2", "onnx"])
+def test_an_export_killed_half_way_leaves_nothing_that_loads(tmp_path, to):
+    """The process is killed while the weights are being written."""
+    code = f"""
+import os, signal, sys
+import adaptwin_widgets as aw
+from adaptwin_widgets import ct2_writer, onnx_writer
+from adaptwin_widgets.onnx_graph import Graph
+if {to!r} == "onnx":
+    Graph.save = lambda *rest: os.kill(os.getpid(), signal.SIGKILL)  # the weights are there, the graph is not
+else:
+    ct2_writer._vocabulary = lambda whisper: os.kill(os.getpid(), signal.SIGKILL)
+aw.export(aw.load("tiny.en"), {str(tmp_path / "out")!r}, to={to!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(aw.InputError, match="There is no model folder"):
+        aw.load(str(tmp_path / "out"))
 
 
 def test_what_cannot_be_exported_is_said(small, tmp_path):

@@ -15,10 +15,11 @@ from adaptwin_widgets.widgets.pace import Throttle
 from adaptwin_widgets.workbench import Workbench
 
 PER_SECOND = 5  # messages to the page at most
-FORMS = {  # what the model can be saved for, and how it is loaded there
-    "transformers": ("transformers, and here again", "aw.load({!r})"),
-    "float16": ("faster-whisper, float16", "faster_whisper.WhisperModel({!r})"),
-    "int8": ("faster-whisper, int8", 'faster_whisper.WhisperModel({!r}, compute_type="int8")'),
+FORMS = {  # what the model can be saved for, how it is loaded there, and what `export` is to be given
+    "transformers": ("transformers, and here again", "aw.load({!r})", {}),
+    "float16": ("faster-whisper, float16", "faster_whisper.WhisperModel({!r})", {"dtype": "float16"}),
+    "int8": ("faster-whisper, int8", 'faster_whisper.WhisperModel({!r}, compute_type="int8")', {"dtype": "int8"}),
+    "onnx": ("onnxruntime, float32", "adaptwin_widgets.onnx_engine.OnnxEngine({!r})", {"to": "onnx"}),
 }
 
 
@@ -31,7 +32,7 @@ class AtHand(View):
 
     _esm = source("dom.js") + source("at_hand.js")
     info = traitlets.Dict().tag(sync=True)
-    forms = traitlets.Dict({key: title for key, (title, _) in FORMS.items()}).tag(sync=True)
+    forms = traitlets.Dict({key: title for key, (title, *_) in FORMS.items()}).tag(sync=True)
     saved = traitlets.Unicode().tag(sync=True)  # how to load what was saved last
 
     def __init__(self, workbench: Workbench, **traits: Any):
@@ -71,11 +72,9 @@ class AtHand(View):
         self.saved = ""
 
         def work(_: Any) -> str:
-            if form == "transformers":
-                path = small.save_pretrained(folder.strip())
-            else:
-                path = export(small, folder.strip(), to="ctranslate2", dtype=form)
-            return FORMS[form][1].format(path.as_posix()).replace("'", '"')
+            _, code, how = FORMS[form]
+            path = export(small, folder.strip(), **how) if how else small.save_pretrained(folder.strip())
+            return code.format(path.as_posix()).replace("'", '"')
 
         self.workbench.worker.submit(f"Save {folder}", work, self._saved)
 
