@@ -51,3 +51,15 @@ def tiny_en():
     import adaptwin_widgets as aw
 
     return aw.load("tiny.en")
+
+
+@pytest.fixture(scope="session")
+def ragged(tiny_en):
+    """A small tiny.en that still writes: ragged heads and fewer neurons everywhere, one layer with small heads only."""
+    import adaptwin_widgets as aw
+
+    stats = aw.observe(tiny_en, aw.demo_speech()["target_train"].head(40))
+    plan = aw.RankPlan.for_budget(aw.spectra(tiny_en, stats), encoder=0.15, decoder=0.1)
+    for twin in ("encoder.2.query_key", "encoder.2.value_output"):
+        plan.ranks[twin] = [min(rank, 48) for rank in plan.ranks[twin]]
+    return aw.compress(tiny_en, plan, stats)

@@ -19,14 +19,9 @@ from adaptwin_widgets.packed import packed_attention
 pytest.importorskip("ctranslate2")
 
 
-@pytest.fixture(scope="module")
-def small(tiny_en):
-    """Encoder, decoder and cross-attention with ragged heads and fewer neurons."""
-    stats = aw.observe(tiny_en, aw.demo_speech()["target_train"].head(40))
-    plan = aw.RankPlan.for_budget(aw.spectra(tiny_en, stats), encoder=0.15, decoder=0.1)
-    for twin in ("encoder.2.query_key", "encoder.2.value_output"):  # one layer whose largest head is small
-        plan.ranks[twin] = [min(rank, 48) for rank in plan.ranks[twin]]
-    return aw.compress(tiny_en, plan, stats)
+@pytest.fixture
+def small(ragged):
+    return ragged
 
 
 @pytest.fixture(scope="module")

@@ -190,13 +190,13 @@ def test_the_models_are_timed_in_the_background(bench: Workbench):
     assert list(bench.speed["model"]) == ["original", "small"] and (bench.speed["encoder_ms"] > 0).all()
 
 
-@pytest.mark.parametrize("form", ["transformers", "int8", "onnx"])
+@pytest.mark.parametrize("form", ["transformers", "onnx"])
 def test_what_is_at_hand_is_saved_for_every_runtime(bench: Workbench, tmp_path: Path, form: str):
     view = aw.AtHand(bench)
     bench.take(aw.compress(bench.model, bench.planner.budget("encoder", 0.3)))
     view.do_save(str(tmp_path / "taken"), form)
     until(lambda: view.saved, 120)
-    own_file = {"transformers": "model.safetensors", "int8": "model.bin", "onnx": "encoder_model.onnx"}[form]
+    own_file = {"transformers": "model.safetensors", "onnx": "encoder_model.onnx"}[form]
     assert (tmp_path / "taken" / own_file).is_file()
     assert f'"{tmp_path / "taken"}"' in view.saved
 
