@@ -108,7 +108,8 @@ def _linear(spec: Any, weight: Tensor, bias: Tensor | None) -> None:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+    """A copy: CTranslate2's package changes in place what it is given."""
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
 
 
 def _vocabulary(whisper: Whisper) -> list[str]:

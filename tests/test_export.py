@@ -121,6 +121,15 @@ def test_a_failed_export_leaves_what_was_there(small, tmp_path, monkeypatch):
     assert (folder / "model.bin").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["ct2"]
 
 
+@pytest.mark.parametrize(("to", "dtype"), [("ctranslate2", "float32"), ("ctranslate2", "int8"), ("onnx", "int8")])
+def test_an_export_leaves_the_model_as_it_is(tiny_en, tmp_path, to, dtype):
+    """CTranslate2's own package works in place on the arrays that it is given."""
+    before = {name: tensor.clone() for name, tensor in tiny_en.model.state_dict().items()}
+    aw.export(tiny_en, tmp_path / "out", to=to, dtype=dtype)
+    changed = [name for name, tensor in tiny_en.model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert not changed
+
+
 @pytest.mark.parametrize("to", ["ctranslate2", "onnx"])
 def test_an_export_killed_half_way_leaves_nothing_that_loads(tmp_path, to):
     """The process is killed while the weights are being written."""
