@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.layers import bias_of
 from adaptwin_widgets.packed import PackedAttention, packed_attention
 from adaptwin_widgets.whisper import Whisper
 
@@ -92,9 +93,8 @@ def _attention(layer: nn.Module, norm: nn.Module, specs: Any, own: bool) -> Any:
 
 
 def _stacks(packed: PackedAttention) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of queries, keys and values; no bias is one of zeros."""
-    pairs = ((packed.q_weight, packed.q_bias), (packed.k_weight, packed.k_bias), (packed.v_weight, packed.v_bias))
-    return [(weight, weight.new_zeros(len(weight)) if bias is None else bias) for weight, bias in pairs]
+    """Weight and bias of queries, keys and values."""
+    return [(getattr(packed, f"{name}_weight"), bias_of(packed, name)) for name in "qkv"]
 
 
 def _norm(spec: Any, norm: nn.Module) -> None:

@@ -97,20 +97,24 @@ class PackedAttention:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
 
     def pick(self, heads: list[int], key_dim: int, value_dim: int) -> PackedAttention:
-        """Some of the heads alone, cut to dimensions that hold all they use; outputs of all picks add up, with one
-        output bias."""
+        """Some of the heads alone, cut to dimensions that hold all they use or padded with zeros to larger ones;
+        outputs of all picks add up, with one output bias."""
 
         def rows(weight: Tensor | None, own: int, dim: int) -> Tensor | None:
-            return None if weight is None else weight.unflatten(0, (self.heads, own))[heads, :dim].flatten(0, 1)
+            if weight is None:
+                return None
+            split = weight.unflatten(0, (self.heads, own))[heads]
+            return F.pad(split, (*(0, 0) * (split.dim() - 2), 0, dim - own)).flatten(0, 1)  # a negative pad cuts
 
-        out = self.out_weight.unflatten(1, (self.heads, self.value_dim))[:, heads, :value_dim].flatten(1)
+        out = self.out_weight.unflatten(1, (self.heads, self.value_dim))[:, heads]
         return replace(
             self,
             q_weight=rows(self.q_weight, self.key_dim, key_dim), q_bias=rows(self.q_bias, self.key_dim, key_dim),
             k_weight=rows(self.k_weight, self.key_dim, key_dim), k_bias=rows(self.k_bias, self.key_dim, key_dim),
             v_weight=rows(self.v_weight, self.value_dim, value_dim),
             v_bias=rows(self.v_bias, self.value_dim, value_dim),
-            out_weight=out, heads=len(heads), key_dim=key_dim, value_dim=value_dim, ranks=(),
+            out_weight=F.pad(out, (0, value_dim - self.value_dim)).flatten(1),
+            heads=len(heads), key_dim=key_dim, value_dim=value_dim, ranks=(),
         )  # fmt: skip
 
     def grouped(self, fused: bool) -> list[PackedAttention]:
@@ -134,21 +138,7 @@ class PackedAttention:
 
     def padded(self, dim: int) -> PackedAttention:
         """The same attention with `dim` query-key and value-output dimensions a head, for runtimes that have one."""
-
-        def rows(weight: Tensor | None, own: int) -> Tensor | None:
-            if weight is None:
-                return None
-            split = weight.unflatten(0, (self.heads, own))
-            return F.pad(split, (*(0, 0) * (split.dim() - 2), 0, dim - own)).flatten(0, 1)
-
-        out = F.pad(self.out_weight.unflatten(1, (self.heads, self.value_dim)), (0, dim - self.value_dim)).flatten(1)
-        return replace(
-            self,
-            q_weight=rows(self.q_weight, self.key_dim), q_bias=rows(self.q_bias, self.key_dim),
-            k_weight=rows(self.k_weight, self.key_dim), k_bias=rows(self.k_bias, self.key_dim),
-            v_weight=rows(self.v_weight, self.value_dim), v_bias=rows(self.v_bias, self.value_dim),
-            out_weight=out, key_dim=dim, value_dim=dim, ranks=(),
-        )  # fmt: skip
+        return self.pick(list(range(self.heads)), dim, dim)
 
 
 def packed_attention(attention: nn.Module) -> PackedAttention:

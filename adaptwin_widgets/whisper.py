@@ -143,8 +143,7 @@ class Whisper:
                 hub.create_repo(repo_id, private=private, exist_ok=True)
                 return str(hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"Add {self.name}"))
             except Exception as error:  # as many kinds as in `_from_hub`
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-                raise InputError(f"{repo_id} cannot be put on the hub; {reason}.") from error
+                raise InputError(f"{repo_id} cannot be put on the hub; {_reason(error)}.") from error
 
 
 def load(name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Whisper:
@@ -245,14 +244,18 @@ def _from_folder(folder: Path, where: str, dtype: torch.dtype) -> tuple[Any, Whi
             processor = WhisperProcessor.from_pretrained(folder)
         complete(model.generation_config, processor.tokenizer)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise InputError(f"{where} cannot be loaded; {reason}.") from error
+        raise InputError(f"{where} cannot be loaded; {_reason(error)}.") from error
     start = processor.tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
     if start != model.generation_config.decoder_start_token_id:  # transformers makes one up without its file
         raise InputError(f"{where} has no tokenizer that fits the model; copy the original's tokenizer.json there.")
     if missing := sorted(report["missing_keys"]):
         raise InputError(f"{where} lacks weights ({missing[0]}, {len(missing)} in all); save the model again.")
     return model, processor
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says, to go on with in a sentence."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

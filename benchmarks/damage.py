@@ -18,12 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from _speech import SPEECH, corpora
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.observe import teacher_tokens
 
-SPEECH = Path(__file__).parents[2] / "shared" / "speech"
 LEFT_OUT = {"ours": {}, "no prompt positions": {"PROMPT": 0.0}, "no shrinkage": {"shrink": lambda matrix, rows: matrix}}
 BUDGETS = ({"encoder": 0.3}, {"encoder": 0.45}, {"decoder": 0.3}, {"decoder": 0.5})
 observe_module = importlib.import_module("adaptwin_widgets.observe")  # the package's name `observe` is the function
@@ -85,8 +85,7 @@ def main() -> None:
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
     train, rest = [], []
-    for name in ("kathleen", "librispeech"):
-        whole = aw.Corpus.from_manifest(chosen.speech / name / "train.jsonl")
+    for whole in corpora("train", chosen.speech).values():
         for part, pile in zip(whole.split(0.8, by="prompt", seed=3), (train, rest), strict=True):
             pile.append(part)
     yardstick = Yardstick(model, rest, chosen.windows)

@@ -13,16 +13,11 @@ import json
 import time
 from pathlib import Path
 
+from _speech import SPEECH, corpora
+
 import adaptwin_widgets as aw
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.score import Score, paired_difference
-
-SPEECH = Path(__file__).parents[2] / "shared" / "speech"
-NAMES = {"target": "kathleen", "general": "librispeech"}
-
-
-def corpora(split: str, folder: Path) -> dict[str, aw.Corpus]:
-    return {name: aw.Corpus.from_manifest(folder / part / f"{split}.jsonl") for name, part in NAMES.items()}
 
 
 def row(scores: dict[str, Score], original: dict[str, Score]) -> dict:

@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from _speech import SPEECH, corpora
+
 import adaptwin_widgets as aw
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.onnx_engine import OnnxEngine
 from adaptwin_widgets.score import paired_difference, score_texts
 
-SPEECH = Path(__file__).parents[2] / "shared" / "speech"
-SETS = {"target": "kathleen", "general": "librispeech"}
 Texts = Callable[[aw.Corpus], list[str]]
 
 
@@ -132,15 +132,11 @@ def main() -> None:
     if chosen.small:
         small = aw.load(chosen.small)
     else:
-        train = [aw.Corpus.from_manifest(chosen.speech / name / "train.jsonl") for name in SETS.values()]
-        recipe = aw.Recipe(model, train)
+        recipe = aw.Recipe(model, list(corpora("train", chosen.speech).values()))
         small = recipe.compress(recipe.plan(chosen.method, encoder=chosen.encoder, decoder=chosen.decoder))
     result: dict = {"model": chosen.model, "source": small.source}
     if "wer" in chosen.part:
-        sets = {
-            part: aw.Corpus.from_manifest(chosen.speech / name / "dev.jsonl").head(chosen.limit)
-            for part, name in SETS.items()
-        }
+        sets = {part: corpus.head(chosen.limit) for part, corpus in corpora("dev", chosen.speech).items()}
         result["wer"] = word_errors(model, small, sets, chosen.json)
     if "speed" in chosen.part:
         result["speed"] = speeds(model, small, chosen.repeats, chosen.json)

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from runtimes import faster_whisper
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import ct2_reader
@@ -40,22 +41,6 @@ def by_ctranslate2(folder, whisper, clips) -> list[str]:
     model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32")
     found = model.generate(ctranslate2.StorageView.from_array(features), [prompt] * len(clips), beam_size=1)
     return [whisper.processor.tokenizer.decode(one.sequences_ids[0]).strip() for one in found]
-
-
-def by_faster_whisper(folder, clips) -> list[str]:
-    """Text by unmodified faster-whisper, without its fallbacks."""
-    from faster_whisper import WhisperModel
-
-    model = WhisperModel(str(folder), device="cpu", compute_type="float32")
-    texts = []
-    for clip in clips:
-        segments, _ = model.transcribe(
-            clip.samples(), language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False,
-            without_timestamps=True, compression_ratio_threshold=None, log_prob_threshold=None,
-            no_speech_threshold=None,
-        )  # fmt: skip
-        texts.append("".join(segment.text for segment in segments).strip())
-    return texts
 
 
 def test_padding_a_head_changes_nothing(small):
@@ -98,7 +83,7 @@ def test_a_compressed_model_writes_the_same_text(tiny_en, small, clips, tmp_path
 
 def test_faster_whisper_reads_it(tiny_en, clips, tmp_path):
     folder = aw.export(tiny_en, tmp_path / "ct2", dtype="float32")
-    assert by_faster_whisper(folder, clips) == [t.text for t in aw.transcribe(tiny_en, clips, dtype="float32")]
+    assert faster_whisper(folder, "float32")(clips) == [t.text for t in aw.transcribe(tiny_en, clips, dtype="float32")]
 
 
 def test_words_get_their_times(small, clips, tmp_path):

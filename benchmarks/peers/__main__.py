@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from methods import METHODS, Peers
@@ -19,8 +20,8 @@ from methods import METHODS, Peers
 import adaptwin_widgets as aw
 from adaptwin_widgets.score import paired_difference
 
-SPEECH = Path(__file__).parents[3] / "shared" / "speech"
-SETS = {"target": "kathleen", "general": "librispeech"}
+sys.path.append(str(Path(__file__).parents[1]))
+from _speech import SPEECH, corpora
 
 
 def main() -> None:
@@ -34,12 +35,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
-    train = {set_: aw.Corpus.from_manifest(chosen.speech / name / "train.jsonl") for set_, name in SETS.items()}
+    train = corpora("train", chosen.speech)
     if chosen.held_out:
         halves = {name: corpus.split(0.8, by="prompt", seed=3) for name, corpus in train.items()}
         train, scored = ({name: pair[i] for name, pair in halves.items()} for i in (0, 1))
     else:
-        scored = {set_: aw.Corpus.from_manifest(chosen.speech / name / "dev.jsonl") for set_, name in SETS.items()}
+        scored = corpora("dev", chosen.speech)
     scored = {name: corpus.head(chosen.limit) for name, corpus in scored.items()}
     peers = Peers(model, list(train.values()))
     rows = []
