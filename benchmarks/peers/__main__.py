@@ -5,23 +5,41 @@
 Each method is written from its paper's description (`methods.py`). Word errors on both dev sets with the paired
 difference to ours and its 95 % interval; negative would be better than ours. --held-out scores on a fifth of the train
 speech that calibration then does not see, for choosing; the dev sets are for the report. int8 rounds the weights of the
-whole encoder instead, once, and stands in its own row with its bytes.
+whole encoder instead, once, and stands in its own row with its bytes. --keep FOLDER holds what every row's model wrote,
+so that a run that was stopped goes on, and a single method can be measured again (delete its files).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from methods import METHODS, Peers
 
 import adaptwin_widgets as aw
-from adaptwin_widgets.score import paired_difference
+from adaptwin_widgets.files import write_atomically
+from adaptwin_widgets.score import Score, paired_difference, score_texts
 
 sys.path.append(str(Path(__file__).parents[1]))
 from _speech import SPEECH, corpora
+
+
+def kept(file: Path | None, make: Callable[[], tuple[aw.Whisper, int]], scored: dict) -> tuple[dict[str, Score], int]:
+    """The scores of a model and its encoder's parameters, from a file if they are there."""
+    if file is None or not file.is_file():
+        small, parameters = make()
+        scores = {name: aw.evaluate(small, corpus) for name, corpus in scored.items()}
+        if file is not None:
+            texts = {n: [[h.reference, h.hypothesis, h.id] for h in s.hypotheses] for n, s in scores.items()}
+            write_atomically(file, json.dumps({"parameters": parameters, "texts": texts}))
+        return scores, parameters
+    data = json.loads(file.read_text())
+    columns = {name: list(zip(*rows, strict=True)) for name, rows in data["texts"].items()}
+    return {name: score_texts(*three) for name, three in columns.items()}, data["parameters"]
 
 
 def main() -> None:
@@ -32,6 +50,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="only so many clips of each set")
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--speech", type=Path, default=SPEECH)
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
@@ -45,8 +64,9 @@ def main() -> None:
     peers = Peers(model, list(train.values()))
     rows = []
 
-    def score(title: str, small: aw.Whisper, parameters: int, fraction: float, ours: dict) -> dict:
-        found = {name: aw.evaluate(small, corpus) for name, corpus in scored.items()}
+    def score(title: str, fraction: float, make: Callable[[], tuple[aw.Whisper, int]], ours: dict) -> dict:
+        name = re.sub(r"[^a-z0-9]+", "-", f"{chosen.model} {fraction:g} {title}".lower())
+        found, parameters = kept(chosen.keep / f"{name}.json" if chosen.keep else None, make, scored)
         row: dict = {"method": title, "asked": fraction, "removed": 1 - parameters / peers.whole}
         for name, s in found.items():
             difference, low, high = paired_difference(s, ours.get(name, s))
@@ -61,12 +81,12 @@ def main() -> None:
             print(f"{title:28} −{row['removed']:.1%}  {cells}", flush=True)
         return found
 
-    score("original", model, peers.whole, 0.0, {})
-    score("int8 weights, 1/4 of the bytes", *peers.int8(0.0), 0.0, {})
+    score("original", 0.0, lambda: (model, peers.whole), {})
+    score("int8 weights, 1/4 of the bytes", 0.0, lambda: peers.int8(0.0), {})
     for fraction in chosen.encoder:
         ours: dict = {}
         for title in chosen.method:
-            found = score(title, *METHODS[title](peers, fraction), fraction, ours)
+            found = score(title, fraction, lambda title=title, f=fraction: METHODS[title](peers, f), ours)
             ours = ours or found
     if chosen.json:
         print(json.dumps({"model": chosen.model, "rows": rows}))
