@@ -138,18 +138,18 @@ class Attempts:
             job.update(inner.done, inner.total, inner.text)
 
         corpora = [c for c in self.recipe.speech if not how.corpora or c.name in how.corpora]
-        settings = Settings(target_weight=how.target_weight, seed=how.seed)
+        shared = {"target_weight": how.target_weight, "seed": how.seed}
         key = (tuple(c.name for c in corpora), how.target_weight, how.seed)
         if key not in self._lessons:
             # Teacher's states of two kinds of lessons at once would hold twice the memory for little.
             self._lessons.clear()
-            self._lessons[key] = self.recipe.prepare(corpora, settings)
+            self._lessons[key] = self.recipe.prepare(corpora, Settings(**shared))
         tuning.listeners.append(both)
         state = place / "tuning.safetensors"
         try:
             tuned = tune(
                 small, teacher=self.recipe.model, speech=corpora, minutes=how.minutes, steps=how.steps,
-                settings=settings, checkpoint=state, resume=state.is_file(), lessons=self._lessons[key],
+                settings=settings_for(small, **shared), checkpoint=state, resume=state.is_file(), lessons=self._lessons[key],
                 watch=_watch(corpora, how.seed) if on_progress else None, on_progress=on_progress, job=tuning,
             )  # fmt: skip
         finally:

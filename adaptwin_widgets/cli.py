@@ -37,6 +37,13 @@ Encoder = Annotated[float | None, typer.Option("--encoder", help="Fraction of th
 Decoder = Annotated[float | None, typer.Option("--decoder", help="Fraction of the decoder (embedding aside).")]
 Whole = Annotated[float | None, typer.Option("--model", help="Fraction of all parameters.")]
 Allocation = Annotated[str, typer.Option(help="measured (damage of every twin, measured once) or energy (quick).")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="ours; even: heads of a layer alike; uniform: the same share of every twin; adaptwin: the paper's recipe, "
+        "reconstructed."
+    ),
+]
 Weight = Annotated[float, typer.Option("--target-weight", help="Share of the target speaker's speech.")]
 Seed = Annotated[int, typer.Option(help="For everything that is drawn at random.")]
 Minutes = Annotated[float | None, typer.Option(help="How long to tune; a study: every point.")]
@@ -104,9 +111,7 @@ def plan(
     encoder: Encoder = None,
     decoder: Decoder = None,
     whole: Whole = None,
-    method: Annotated[
-        str, typer.Option(help="ours; even: heads of a layer alike; uniform: the same share of every twin.")
-    ] = "ours",
+    method: Method = "ours",
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
     seed: Seed = 0,
@@ -142,6 +147,7 @@ def compress(
     decoder: Decoder = None,
     whole: Whole = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Ranks from a plan instead of a budget.")] = None,
+    method: Method = "ours",
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
     seed: Seed = 0,
@@ -159,7 +165,7 @@ def compress(
     chosen = RankPlan.load(plan_file) if plan_file else None
     whisper = load(model)
     recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
-    chosen = chosen or recipe.plan(**budget)
+    chosen = chosen or recipe.plan(method=method, **budget)
     recipe.compress(chosen).save_pretrained(output)
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
     report(result, as_json, f"{model}: {shrunk(chosen)}; the model is in {output}.")
@@ -181,7 +187,7 @@ def tune(
     """Tune a compressed model with its original as the teacher; Ctrl-C keeps the best so far."""
     from adaptwin_widgets import load
     from adaptwin_widgets.cost import cost, reductions
-    from adaptwin_widgets.tune import Settings
+    from adaptwin_widgets.tune import settings_for
     from adaptwin_widgets.tune import tune as tune_model
     from adaptwin_widgets.whisper import require_model_folder
 
@@ -192,7 +198,7 @@ def tune(
         print(f"There is no unfinished run at {state}; starting from the beginning.", file=sys.stderr)
     tuned = tune_model(
         small, teacher=original, speech=sounds, minutes=minutes, steps=steps, checkpoint=state,
-        resume=resume and state.is_file(), settings=Settings(target_weight=target_weight, seed=seed),
+        resume=resume and state.is_file(), settings=settings_for(small, target_weight=target_weight, seed=seed),
         job=progress(as_json),
     )  # fmt: skip
     tuned.save_pretrained(output)

@@ -222,6 +222,53 @@ class Distance:
         )
         return torch.stack(errors[:-1]).mean(), errors[-1], divergence
 
+    def local(self, network: nn.Module, batch: Batch) -> Tensor:
+        """How far every layer alone is from the teacher's, a scalar with gradients: it hears what the teacher's own
+        layer before it said, so no layer waits for another and none makes up for another.
+
+        The mean over all layers of the encoder, and of the decoder where it is compressed, of the squared error per
+        channel in units of the teacher's variance.
+        """
+        targets = [t.float() for t in self.targets(batch)]
+        frames = batch.frames / batch.frames.sum()
+        with self.fast():
+            encoder = self.teacher.model.model.encoder
+            with torch.no_grad():
+                heard = nn.functional.gelu(encoder.conv2(nn.functional.gelu(encoder.conv1(batch.features))))
+                heard = heard.transpose(1, 2) + encoder.embed_positions.weight
+            errors = []
+            pairs = zip(network.model.encoder.layers, [heard, *targets], targets, self.variance, strict=False)
+            for layer, before, after, variance in pairs:
+                off = (layer(before, None).float() - after).square() / variance
+                errors.append((off.mean(-1) * frames).sum())
+            if any(key.startswith(("decoder", "cross")) for key in network.config.ranks):
+                errors += self._local_decoder(network.model.decoder, batch, targets[-1])
+        return torch.stack(errors).mean()
+
+    def _local_decoder(self, decoder: nn.Module, batch: Batch, encoded: Tensor) -> list[Tensor]:
+        """The same for every layer of the decoder, in units of the batch's own variance."""
+        calls: list[tuple[tuple, dict, Tensor]] = []
+        theirs = self.teacher.model.model.decoder
+        handles = [
+            layer.register_forward_hook(
+                lambda m, args, kwargs, out: calls.append((args, kwargs, out)), with_kwargs=True
+            )
+            for layer in theirs.layers
+        ]
+        try:
+            with torch.no_grad():
+                theirs(input_ids=batch.ids, encoder_hidden_states=encoded, use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        errors = []
+        for layer, (args, kwargs, after) in zip(decoder.layers, calls, strict=True):
+            off = (layer(*args, **kwargs).float() - after.float()).square() / self._variance(
+                after.float(), batch.tokens
+            )
+            errors.append((off.mean(-1) * batch.tokens).sum() / batch.tokens.sum())
+        return errors
+
     @staticmethod
     def _variance(states: Tensor, frames: Tensor) -> Tensor:
         weights = (frames / frames.sum())[..., None]

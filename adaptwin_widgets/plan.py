@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adaptwin_widgets.spectra import Spectra
 
 FORMAT = 1
+ADAPTWIN = "AdaPTwin, reconstructed"  # the method of a plan whose twins are cut by their weights alone
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,15 @@ from adaptwin_widgets.distill import Lessons
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import Statistics, observe
-from adaptwin_widgets.plan import RankPlan, shape_of
+from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
-from adaptwin_widgets.tune import Settings, prepare, tune
+from adaptwin_widgets.tune import Settings, prepare, settings_for, tune
 from adaptwin_widgets.whisper import Whisper
 
 ALLOCATIONS = ("measured", "energy")
-METHODS = ("ours", "even", "uniform")
+METHODS = ("ours", "even", "uniform", "adaptwin")
 
 
 class Recipe:
@@ -100,11 +101,15 @@ class Recipe:
     def plan(self, method: str = "ours", **budget: Any) -> RankPlan:
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 
-        method: "ours"; "even": the same, with all heads of an attention layer alike, for CTranslate2 and ONNX; or
-        "uniform": every twin loses the same share, as a baseline to see what choosing is worth.
+        method: "ours"; "even": the same, with all heads of an attention layer alike, for CTranslate2 and ONNX;
+        "uniform": every twin loses the same share, as a baseline to see what choosing is worth; or "adaptwin": the
+        paper's recipe as far as it is known (arXiv 2406.08904; no code is public), a reconstruction: every twin loses
+        the same share, is cut by its weights alone, and tuned with LoRA, layer by layer first (`Settings.adaptwin`).
         """
         if method not in METHODS:
             raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
+        if method == "adaptwin":
+            return replace(uniform(spectra(self.model), **budget), method=ADAPTWIN)
         if method == "uniform":
             return uniform(self.spectra, **budget)
         sides = [side for side in ("encoder", "decoder") if side in budget or "model" in budget]
@@ -112,6 +117,8 @@ class Recipe:
 
     def compress(self, plan: RankPlan) -> Whisper:
         """The model at a plan's ranks, before tuning."""
+        if plan.method == ADAPTWIN:
+            return compress(self.model, plan, job=self.job)
         return compress(self.model, plan, self.stats, spectra=self.spectra, job=self.job)
 
     def tune(
@@ -126,6 +133,6 @@ class Recipe:
         """Tune on the recipe's speech, which is prepared before the clock starts; see `tune.tune`."""
         return tune(
             small, teacher=self.model, speech=self.speech, minutes=minutes, steps=steps, checkpoint=checkpoint,
-            resume=resume, settings=self.settings,
+            resume=resume, settings=settings_for(small, target_weight=self.target_weight, seed=self.seed),
             lessons=self.lessons, job=self.job,
         )  # fmt: skip

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -20,6 +21,8 @@ from adaptwin_widgets.distill import Lessons
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Cancelled, Job, ensure
+from adaptwin_widgets.lora import adapt, settle
+from adaptwin_widgets.plan import ADAPTWIN
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper
 
@@ -31,7 +34,9 @@ MARGIN = 1.08  # a step, a check or a save may take this much longer than the la
 class Settings:
     """How to tune. learning_rate: peak; warmup: steps; batch_size: 30 s windows a step; target_weight: share of
     the first corpus; weights: of the distances (layers, encoder, decoder), see `distill.Distance`; check_every: steps
-    between two looks at the held-out loss."""
+    between two looks at the held-out loss; layerwise: share of the run, from its beginning, in which every layer is
+    tuned alone towards the teacher's (`Distance.local`); lora: rank of a low-rank change of every matrix, tuned instead
+    of the matrices (0: the matrices themselves)."""
 
     learning_rate: float = 5e-5
     warmup: int = 10
@@ -41,6 +46,26 @@ class Settings:
     check_every: int = 20
     dtype: str = "auto"
     seed: int = 0
+    layerwise: float = 0.0
+    lora: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.layerwise <= 1:
+            raise InputError(f"layerwise={self.layerwise} is no share of a run; give a number from 0 to 1.")
+        if not (isinstance(self.lora, int) and self.lora >= 0):
+            raise InputError(f"lora={self.lora} is no rank; give a whole number, 0 for none.")
+
+    @classmethod
+    def adaptwin(cls, **more: Any) -> Settings:
+        """The paper's recipe as far as it is known: every layer alone, then the whole, LoRA of rank 16 throughout.
+
+        A reconstruction from the abstract of arXiv 2406.08904 and a summary of it; the rank, the rate (LoRA's usual
+        one) and the share are ours.
+
+        >>> Settings.adaptwin(seed=1).lora
+        16
+        """
+        return cls(**{"layerwise": 0.5, "lora": 16, "learning_rate": 1e-3, **more})
 
 
 @dataclass
@@ -74,7 +99,8 @@ def tune(
     """Tune a compressed model on speech with its original as the teacher; returns a new model.
 
     speech: one corpus or several, the first is the target speaker's. minutes or steps: when to stop; minutes
-    include everything from the call to the return, and what a resumed run had used before. checkpoint: a file that
+    include everything from the call to the return, and what a resumed run had used before. settings: see `Settings`;
+    default: those of the method that chose the model's ranks. checkpoint: a file that
     keeps the state of the run, written every 20 seconds and at the end, from which `resume` goes on. lessons: what
     an earlier tune prepared of the same speech. watch: measures a model as it is (its word errors, say) at every
     look at the held-out loss, kept in the history as "wer". on_progress: called after every step. A cancelled job
@@ -89,7 +115,7 @@ def tune(
     impossible limits, and for a checkpoint that does not fit.
     """
     began = time.monotonic()
-    settings = settings or Settings()
+    settings = settings or settings_for(small)
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
     _check(small, teacher, minutes, steps, corpora)
     job = ensure(job)
@@ -102,6 +128,12 @@ def tune(
     notes = {**small.notes, "tuning": {**run.summary(), "settings": asdict(settings)}}
     notes.pop("scores", None)  # they were another state's
     return Whisper(run.best_model(), small.processor, f"{small.name}, tuned", notes)
+
+
+def settings_for(small: Whisper, **more: Any) -> Settings:
+    """How a model is tuned when nobody says otherwise: as the method that chose its ranks would have it."""
+    made_by = (small.notes.get("plan") or {}).get("method")
+    return Settings.adaptwin(**more) if made_by == ADAPTWIN else Settings(**more)
 
 
 def prepare(teacher: Whisper, corpora: Sequence[Corpus], settings: Settings, job: Job | None = None) -> Lessons:
@@ -149,7 +181,7 @@ class _Run:
         self.settings, self.file, self.job, self.lessons = settings, file, job, lessons
         self.progress = Progress()
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
-        self.parameters = _trainable(self.network)
+        self.parameters = _trainable(self.network, settings.lora)
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
 
@@ -218,7 +250,9 @@ class _Run:
         rate *= 1 - 0.9 * min(1.0, fraction)
         batch = self.lessons.batch(self.progress.steps)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.lessons.distance.loss(self.network, batch, s.weights)
+        distance = self.lessons.distance
+        alone = fraction < s.layerwise
+        loss = distance.local(self.network, batch) if alone else distance.loss(self.network, batch, s.weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         for group in self.optimiser.param_groups:
@@ -257,6 +291,7 @@ class _Run:
         with torch.no_grad():
             for name, p in self.parameters.items():
                 p.copy_(self.best[name])
+        settle(self.network)
         for p in self.network.parameters():
             p.requires_grad_(True)
         self.network.model.encoder.embed_positions.requires_grad_(False)
@@ -309,10 +344,14 @@ class _Run:
             raise InputError(f"{self.file} is no checkpoint of this model ({error}); start without resume.") from error
 
 
-def _trainable(network: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter of the layers that were compressed; nothing else moves."""
-    layers = {id(layer_of(network, t.part, t.layer)) for t in map(Twin.parse, network.config.ranks)}
-    chosen = {id(p) for m in network.modules() if id(m) in layers for p in m.parameters()}
-    for p in network.parameters():
-        p.requires_grad_(id(p) in chosen)
+def _trainable(network: nn.Module, lora: int) -> dict[str, nn.Parameter]:
+    """Every parameter of the layers that were compressed, or the low-rank changes of their matrices; nothing else
+    moves."""
+    network.requires_grad_(False)
+    layers = [layer_of(network, twin.part, twin.layer) for twin in map(Twin.parse, network.config.ranks)]
+    for layer in dict.fromkeys(layers):
+        if lora:
+            adapt(layer, lora)
+        else:
+            layer.requires_grad_(True)
     return {name: p for name, p in network.named_parameters() if p.requires_grad}

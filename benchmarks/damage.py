@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from _speech import SPEECH, corpora
+from _speech import SPEECH, held_out
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.features import log_mel
@@ -84,10 +84,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
-    train, rest = [], []
-    for whole in corpora("train", chosen.speech).values():
-        for part, pile in zip(whole.split(0.8, by="prompt", seed=3), (train, rest), strict=True):
-            pile.append(part)
+    train, rest = held_out(chosen.speech)
     yardstick = Yardstick(model, rest, chosen.windows)
     rows = []
     few = [train[0][:24]]

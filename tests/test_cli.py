@@ -91,7 +91,7 @@ def test_spectra_and_plan_from_the_weights(run, tmp_path):
     found = ask(run, "spectra", "tiny.en", "-o", tmp_path / "spectra.csv")
     table = pd.read_csv(tmp_path / "spectra.csv")
     assert found["rows"] == len(table) and list(table.columns)[:3] == ["part", "layer", "kind"]
-    for method in ("ours", "uniform"):
+    for method in ("ours", "uniform", "adaptwin"):
         found = ask(run, "plan", "tiny.en", "--encoder", 0.2, "--method", method, "-o", tmp_path / "plan.json")
         assert found["encoder_reduction"] == pytest.approx(0.2, abs=0.02) and found["decoder_reduction"] == 0
         plan = aw.RankPlan.load(tmp_path / "plan.json")

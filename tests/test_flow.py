@@ -11,6 +11,7 @@ from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
 from adaptwin_widgets.sensitivity import fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
+from adaptwin_widgets.tune import prepare
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +209,39 @@ def test_minutes_are_kept(tiny_en, small, speech):
     run = aw.tune(small, teacher=tiny_en, speech=speech[0], minutes=0.5, settings=SETTINGS).notes["tuning"]
     assert run["seconds"] <= 0.5 * 60 or run["steps"] == 0  # a busy machine may have no time for a step
     assert time.monotonic() - began < run["seconds"] + 15
+
+
+def test_the_papers_recipe_changes_matrices_by_a_low_rank_and_leaves_no_trace(tiny_en, speech):
+    recipe = aw.Recipe(tiny_en, speech)
+    rough = recipe.compress(recipe.plan("adaptwin", encoder=0.1))
+    settings = aw.Settings.adaptwin(batch_size=2, check_every=4)
+    done = aw.tune(rough, teacher=tiny_en, speech=speech, steps=4, settings=settings)
+    run, before, after = done.notes["tuning"], rough.model.state_dict(), done.model.state_dict()
+    assert run["held_out_best"] < run["held_out_before"] and run["settings"]["layerwise"] == 0.5
+    assert before.keys() == after.keys()
+    moved = [name for name in after if not torch.equal(before[name], after[name])]
+    assert moved and all(name.startswith("model.encoder.layers") and name.endswith("weight") for name in moved)
+    for name in moved:
+        values = torch.linalg.svdvals((after[name] - before[name]).double())
+        assert values[16] < 1e-4 * values[0]
+
+
+def test_layers_alone_are_as_far_from_the_teachers_as_by_hand(tiny_en, small, speech):
+    lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32"))
+    distance, batch = lessons.distance, lessons.batch(0)
+    with torch.no_grad():
+        assert distance.local(aw.compress(tiny_en, aw.RankPlan.full(tiny_en.config)).model, batch) < 1e-6
+        states = tiny_en.model.model.encoder(batch.features, output_hidden_states=True).hidden_states
+        after = [*states[1:-1], distance.targets(batch)[-2]]  # the last of `states` has passed the final norm
+        weights = batch.frames / batch.frames.sum()
+        errors = []
+        for layer, *pair, variance in zip(
+            small.model.model.encoder.layers, states, after, distance.variance, strict=False
+        ):
+            off = (layer(pair[0], None) - pair[1]).square() / variance
+            errors.append((off.mean(-1) * weights).sum())
+        assert len(errors) == 4
+        assert torch.isclose(distance.local(small.model, batch), torch.stack(errors).mean(), rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.score import Score, paired_difference, score_texts
 
 sys.path.append(str(Path(__file__).parents[1]))
-from _speech import SPEECH, corpora
+from _speech import SPEECH, corpora, held_out
 
 
 def kept(file: Path | None, make: Callable[[], tuple[aw.Whisper, int]], scored: dict) -> tuple[dict[str, Score], int]:
@@ -54,14 +54,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
-    train = corpora("train", chosen.speech)
+    train = list(corpora("train", chosen.speech).values())
+    scored = corpora("dev", chosen.speech)
     if chosen.held_out:
-        halves = {name: corpus.split(0.8, by="prompt", seed=3) for name, corpus in train.items()}
-        train, scored = ({name: pair[i] for name, pair in halves.items()} for i in (0, 1))
-    else:
-        scored = corpora("dev", chosen.speech)
+        train, rest = held_out(chosen.speech)
+        scored = dict(zip(scored, rest, strict=True))
     scored = {name: corpus.head(chosen.limit) for name, corpus in scored.items()}
-    peers = Peers(model, list(train.values()))
+    peers = Peers(model, train)
     rows = []
 
     def score(title: str, fraction: float, make: Callable[[], tuple[aw.Whisper, int]], ours: dict) -> dict:
