@@ -23,7 +23,7 @@ from adaptwin_widgets.score import evaluate, score_texts
 from adaptwin_widgets.speech import Corpus, require_disjoint
 from adaptwin_widgets.study import Record, Study, point_name
 from adaptwin_widgets.transcribe import transcribe
-from adaptwin_widgets.tune import Progress, Settings, tune
+from adaptwin_widgets.tune import Progress, Settings, settings_for, tune
 from adaptwin_widgets.whisper import Whisper, load
 
 WATCHED = 6  # held-out utterances of each corpus whose word errors are watched while tuning
@@ -149,8 +149,9 @@ class Attempts:
         try:
             tuned = tune(
                 small, teacher=self.recipe.model, speech=corpora, minutes=how.minutes, steps=how.steps,
-                settings=settings_for(small, **shared), checkpoint=state, resume=state.is_file(), lessons=self._lessons[key],
-                watch=_watch(corpora, how.seed) if on_progress else None, on_progress=on_progress, job=tuning,
+                settings=settings_for(small, **shared), checkpoint=state, resume=state.is_file(),
+                lessons=self._lessons[key], watch=_watch(corpora, how.seed) if on_progress else None,
+                on_progress=on_progress, job=tuning,
             )  # fmt: skip
         finally:
             tuning.listeners.remove(both)

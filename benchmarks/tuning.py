@@ -1,0 +1,144 @@
+"""Throughput of tuning, everything in the time, beside transformers' own Trainer on the same model and loss.
+
+    python benchmarks/tuning.py [--json] [--model base] [--encoder 0.45] [--audio-minutes 50] [--trainer-steps 4]
+
+Ours: from the call of `tune` to its return, with the teacher's transcripts and states, features, optimiser, looks at
+held-out speech, checkpoints and saving the model; on both train sets until so many minutes of audio were seen. The
+second figure is of the steps alone, which is what a longer run tends to. Trainer: float32, every utterance padded to 30 s
+on its own (the usual collator), the same compressed model, the same three distances to the same teacher, AdamW, batches
+of the same number of windows; its time has the teacher's transcripts and features in it too, no evaluation and no saving.
+Both in seconds of speech a second; the ratio is ours over Trainer's. A Trainer step takes long, so few are timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from _speech import SPEECH, corpora
+from torch.utils.data import Dataset
+
+import adaptwin_widgets as aw
+from adaptwin_widgets.distill import Batch, Distance, Sample
+from adaptwin_widgets.windows import Window
+
+
+class Utterances(Dataset):
+    """Every utterance alone; transformers' collator pads each to 30 s."""
+
+    def __init__(self, speech: list[aw.Corpus]):
+        self.utterances = [u for corpus in speech for u in corpus]
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.utterances[index]
+
+
+class Distilling(transformers.Trainer):
+    """Trainer with our distances for a loss; the teacher answers at every step, as it does in a script of one's own."""
+
+    distance: Distance
+    prompt: list[int]
+    seconds = 0.0
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict, **kwargs: Any) -> torch.Tensor:
+        batch: Batch = inputs["batch"]
+        self.seconds += sum(sample.window.seconds for sample in batch.samples)
+        self.distance.kept.clear()
+        self.distance.bytes = 0
+        if not self.distance.variance:
+            self.distance.calibrate([batch])
+        return self.distance.loss(model, batch, aw.Settings().weights)
+
+
+def ours(small: aw.Whisper, teacher: aw.Whisper, speech: list[aw.Corpus], minutes: float, folder: Path) -> dict:
+    """Steps until so much audio was seen."""
+    marks: list[tuple[float, float]] = []
+    job = aw.Job()
+
+    def watch(progress: Any) -> None:
+        marks.append((time.perf_counter(), progress.audio_seconds))
+        if progress.audio_seconds >= 60 * minutes:
+            job.cancel()
+
+    began = time.perf_counter()
+    tuned = aw.tune(
+        small, teacher=teacher, speech=speech, steps=10**6, checkpoint=folder / "run.tuning", on_progress=watch, job=job,
+        settings=aw.Settings(),
+    )  # fmt: skip
+    tuned.save_pretrained(folder / "tuned")
+    whole = time.perf_counter() - began
+    run = tuned.notes["tuning"]
+    steps = (marks[-1][1] - marks[1][1]) / (marks[-1][0] - marks[1][0])
+    return {
+        "audio_seconds": run["audio_seconds_seen"], "seconds": whole, "steps": run["steps"], "dtype": run["dtype"],
+        "times_real_time": run["audio_seconds_seen"] / whole, "steps_alone_times_real_time": steps,
+    }  # fmt: skip
+
+
+def trainer(small: aw.Whisper, teacher: aw.Whisper, speech: list[aw.Corpus], steps: int, folder: Path) -> dict:
+    """The same distances in transformers' Trainer."""
+    network = small.model.float()
+    trained = set(map(id, network.model.encoder.layers.parameters()))
+    for p in network.parameters():
+        p.requires_grad_(id(p) in trained)
+    distance, data = Distance(teacher, torch.float32), Utterances(speech)
+    prompt = teacher.prompt(language="en") if teacher.multilingual else teacher.prompt()
+
+    def collate(utterances: list) -> dict:
+        windows = [Window((u,)) for u in utterances]
+        texts = aw.transcribe(teacher, windows, dtype="float32")
+        samples = [Sample(w, t.tokens, t.language) for w, t in zip(windows, texts, strict=True)]
+        return {"batch": distance.batch(samples, prompt)}
+
+    settings = transformers.TrainingArguments(
+        output_dir=str(folder / "trainer"), max_steps=steps, per_device_train_batch_size=aw.Settings().batch_size,
+        learning_rate=aw.Settings().learning_rate, weight_decay=0.0, report_to=[], save_strategy="no", use_cpu=True,
+        disable_tqdm=True, logging_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    run = Distilling(model=network, args=settings, train_dataset=data, data_collator=collate)
+    run.distance, run.prompt = distance, prompt
+    began = time.perf_counter()
+    run.train()
+    whole = time.perf_counter() - began
+    return {"audio_seconds": run.seconds, "seconds": whole, "steps": steps, "times_real_time": run.seconds / whole}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--encoder", type=float, default=0.45)
+    parser.add_argument("--audio-minutes", type=float, default=50)
+    parser.add_argument("--trainer-steps", type=int, default=4)
+    parser.add_argument("--speech", type=Path, default=SPEECH)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    teacher, speech = aw.load(chosen.model), list(corpora("train", chosen.speech).values())
+    recipe = aw.Recipe(teacher, speech, allocation="energy", windows=8)  # the time of a step depends on sizes alone
+    small = recipe.compress(recipe.plan(encoder=chosen.encoder))
+    result: dict[str, Any] = {"model": chosen.model, "encoder": chosen.encoder, "threads": torch.get_num_threads()}
+    with tempfile.TemporaryDirectory() as folder:
+        result["ours"] = ours(small, teacher, speech, chosen.audio_minutes, Path(folder))
+        result["trainer"] = trainer(small, teacher, speech, chosen.trainer_steps, Path(folder))
+    result["ratio"] = result["ours"]["times_real_time"] / result["trainer"]["times_real_time"]
+    if chosen.json:
+        print(json.dumps(result))
+        return
+    for name in ("ours", "trainer"):
+        row = result[name]
+        print(f"{name:8} {row['steps']:4} steps, {row['audio_seconds'] / 60:5.1f} min of speech in {row['seconds']:6.0f} s: "
+              f"{row['times_real_time']:5.1f} times real time")  # fmt: skip
+    print(f"ours, steps alone: {result['ours']['steps_alone_times_real_time']:.1f} times real time, in "
+          f"{result['ours']['dtype']}; over trainer: {result['ratio']:.1f}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
