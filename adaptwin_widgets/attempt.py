@@ -23,7 +23,7 @@ from adaptwin_widgets.score import evaluate, score_texts
 from adaptwin_widgets.speech import Corpus, require_disjoint
 from adaptwin_widgets.study import Record, Study, point_name
 from adaptwin_widgets.transcribe import transcribe
-from adaptwin_widgets.tune import Progress, Settings, settings_for, tune
+from adaptwin_widgets.tune import Progress, settings_for, tune
 from adaptwin_widgets.whisper import Whisper, load
 
 WATCHED = 6  # held-out utterances of each corpus whose word errors are watched while tuning
@@ -138,18 +138,18 @@ class Attempts:
             job.update(inner.done, inner.total, inner.text)
 
         corpora = [c for c in self.recipe.speech if not how.corpora or c.name in how.corpora]
-        shared = {"target_weight": how.target_weight, "seed": how.seed}
+        settings = settings_for(small, target_weight=how.target_weight, seed=how.seed)
         key = (tuple(c.name for c in corpora), how.target_weight, how.seed)
         if key not in self._lessons:
             # Teacher's states of two kinds of lessons at once would hold twice the memory for little.
             self._lessons.clear()
-            self._lessons[key] = self.recipe.prepare(corpora, Settings(**shared))
+            self._lessons[key] = self.recipe.prepare(corpora, settings)
         tuning.listeners.append(both)
         state = place / "tuning.safetensors"
         try:
             tuned = tune(
                 small, teacher=self.recipe.model, speech=corpora, minutes=how.minutes, steps=how.steps,
-                settings=settings_for(small, **shared), checkpoint=state, resume=state.is_file(),
+                settings=settings, checkpoint=state, resume=state.is_file(),
                 lessons=self._lessons[key], watch=_watch(corpora, how.seed) if on_progress else None,
                 on_progress=on_progress, job=tuning,
             )  # fmt: skip

@@ -18,7 +18,7 @@ from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
-from adaptwin_widgets.tune import Settings, prepare, settings_for, tune
+from adaptwin_widgets.tune import LESSONS, Settings, prepare, settings_for, tune
 from adaptwin_widgets.whisper import Whisper
 
 ALLOCATIONS = ("measured", "energy")
@@ -94,7 +94,8 @@ class Recipe:
 
     def prepare(self, speech: Sequence[Corpus], settings: Settings) -> Lessons:
         """Speech made ready for tuning with these settings; what `lessons` holds already is not made again."""
-        if [c.name for c in speech] == [c.name for c in self.speech] and settings == self.settings:
+        alike = all(getattr(settings, n) == getattr(self.settings, n) for n in LESSONS)
+        if alike and [c.name for c in speech] == [c.name for c in self.speech]:
             return self.lessons
         return prepare(self.model, speech, settings, self.job)
 

@@ -27,6 +27,7 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper
 
 CHECKPOINT_SECONDS = 20.0  # a kill loses these, a step and a look at held-out speech
+LESSONS = ("batch_size", "target_weight", "dtype", "seed")  # the settings that prepared speech depends on
 MARGIN = 1.08  # a step, a check or a save may take this much longer than the last one did
 
 
@@ -138,15 +139,7 @@ def settings_for(small: Whisper, **more: Any) -> Settings:
 
 def prepare(teacher: Whisper, corpora: Sequence[Corpus], settings: Settings, job: Job | None = None) -> Lessons:
     """The speech made ready for tuning with these settings; many tunes can share it."""
-    return Lessons(
-        teacher,
-        corpora,
-        batch_size=settings.batch_size,
-        target_weight=settings.target_weight,
-        dtype=settings.dtype,
-        seed=settings.seed,
-        job=job,
-    )
+    return Lessons(teacher, corpora, **{name: getattr(settings, name) for name in LESSONS}, job=job)
 
 
 def _check(

@@ -4,10 +4,10 @@
 
 Ours: from the call of `tune` to its return, with the teacher's transcripts and states, features, optimiser, looks at
 held-out speech, checkpoints and saving the model; on both train sets until so many minutes of audio were seen. The
-second figure is of the steps alone, which is what a longer run tends to. Trainer: float32, every utterance padded to 30 s
-on its own (the usual collator), the same compressed model, the same three distances to the same teacher, AdamW, batches
-of the same number of windows; its time has the teacher's transcripts and features in it too, no evaluation and no saving.
-Both in seconds of speech a second; the ratio is ours over Trainer's. A Trainer step takes long, so few are timed.
+second figure is of the steps alone, which is what a longer run tends to. Trainer: float32, every utterance padded to
+30 s on its own (the usual collator), the same compressed model, the same three distances to the same teacher, AdamW,
+batches of as many windows; the teacher's transcripts and features are in its time, evaluation and saving are not. Both
+in seconds of speech a second; the ratio is ours over Trainer's. A step of Trainer's takes long, so few are timed.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def ours(small: aw.Whisper, teacher: aw.Whisper, speech: list[aw.Corpus], minute
 
     began = time.perf_counter()
     tuned = aw.tune(
-        small, teacher=teacher, speech=speech, steps=10**6, checkpoint=folder / "run.tuning", on_progress=watch, job=job,
-        settings=aw.Settings(),
+        small, teacher=teacher, speech=speech, steps=10**6, checkpoint=folder / "run.tuning", on_progress=watch,
+        settings=aw.Settings(), job=job,
     )  # fmt: skip
     tuned.save_pretrained(folder / "tuned")
     whole = time.perf_counter() - began
@@ -134,7 +134,8 @@ def main() -> None:
         return
     for name in ("ours", "trainer"):
         row = result[name]
-        print(f"{name:8} {row['steps']:4} steps, {row['audio_seconds'] / 60:5.1f} min of speech in {row['seconds']:6.0f} s: "
+        speech_minutes = row["audio_seconds"] / 60
+        print(f"{name:8} {row['steps']:4} steps, {speech_minutes:5.1f} min of speech in {row['seconds']:6.0f} s: "
               f"{row['times_real_time']:5.1f} times real time")  # fmt: skip
     print(f"ours, steps alone: {result['ours']['steps_alone_times_real_time']:.1f} times real time, in "
           f"{result['ours']['dtype']}; over trainer: {result['ratio']:.1f}")  # fmt: skip

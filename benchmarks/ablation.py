@@ -1,0 +1,85 @@
+"""Ways to tune, held against each other on held-out train speech: the defaults with one thing at a time changed.
+
+    python benchmarks/ablation.py [--json] [--model tiny.en] [--encoder 0.45] [--steps 60] [--seed 0] [--only NAME ...]
+
+Statistics and tuning see four fifths of both train sets (split by prompt); the rest is scored: KL divergence of the next
+token from the original's (nats a token, 16 utterances of each set) and word errors on all of it. Every way has the same
+number of steps and says how long they took. "untuned" is where all but the paper's recipe begin; that one
+(`method="adaptwin"`, a reconstruction) begins with its own, rougher model. The dev sets are not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from _speech import SETS, SPEECH, held_out
+from damage import Yardstick
+
+import adaptwin_widgets as aw
+
+WAYS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "layers alone for a third, then the whole": {"layerwise": 1 / 3},
+    "layers alone throughout": {"layerwise": 1.0},
+    "LoRA of rank 16": {"lora": 16, "learning_rate": 1e-3},
+    "encoder's output alone": {"weights": (0.0, 1.0, 0.0)},
+    "layers' outputs alone": {"weights": (1.0, 0.0, 0.0)},
+    "decoder's distribution alone": {"weights": (0.0, 0.0, 1.0)},
+    "decoder's distribution ten times": {"weights": (0.5, 1.0, 10.0)},
+    "twice the learning rate": {"learning_rate": 1e-4},
+    "four times the learning rate": {"learning_rate": 2e-4},
+    "target's share 0.8": {"target_weight": 0.8},
+    "target's share 0.2": {"target_weight": 0.2},
+}
+PAPER = "the paper's recipe, reconstructed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="tiny.en")
+    parser.add_argument("--encoder", type=float, default=0.45)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", choices=[*WAYS, PAPER], default=[*WAYS, PAPER])
+    parser.add_argument("--speech", type=Path, default=SPEECH)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    model, (train, rest) = aw.load(chosen.model), held_out(chosen.speech)
+    yardsticks = {name: Yardstick(model, [corpus], 16) for name, corpus in zip(SETS, rest, strict=True)}
+    rows = []
+
+    def score(title: str, small: aw.Whisper, seconds: float = 0.0) -> None:
+        row: dict[str, Any] = {"way": title, "seconds": seconds}
+        for (name, yardstick), corpus in zip(yardsticks.items(), rest, strict=True):
+            row[name] = {**yardstick(small), "wer": aw.evaluate(small, corpus).wer}
+        rows.append(row)
+        if not chosen.json:
+            cells = "   ".join(f"{name} KL {row[name]['kl']:.4f}, WER {row[name]['wer']:5.2f}" for name in yardsticks)
+            print(f"{title:42}{cells}   {seconds:4.0f} s", flush=True)
+
+    recipe = aw.Recipe(model, train, seed=chosen.seed)
+    small = recipe.compress(recipe.plan(encoder=chosen.encoder))
+    rough = recipe.compress(recipe.plan("adaptwin", encoder=chosen.encoder)) if PAPER in chosen.only else small
+    score("original", model)
+    score("untuned", small)
+    for way in chosen.only:
+        start, settings = small, aw.Settings(seed=chosen.seed, **WAYS.get(way, {}))
+        if way == PAPER:
+            score("the paper's recipe, untuned", rough)
+            start, settings = rough, aw.Settings.adaptwin(seed=chosen.seed)
+        lessons = recipe.prepare(train, settings)
+        began = time.perf_counter()
+        tuned = aw.tune(
+            start, teacher=model, speech=train, steps=chosen.steps, settings=settings, lessons=lessons
+        )  # fmt: skip
+        score(way, tuned, time.perf_counter() - began)
+    if chosen.json:
+        print(json.dumps({"model": chosen.model, "encoder": chosen.encoder, "steps": chosen.steps, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()

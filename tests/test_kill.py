@@ -1,0 +1,82 @@
+"""A tune that is killed again and again, at any moment, ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+import adaptwin_widgets as aw
+
+KILLS = 20
+SCRIPT = """
+import sys
+import torch
+import adaptwin_widgets as aw
+import adaptwin_widgets.tune
+torch.set_num_threads(1)
+adaptwin_widgets.tune.CHECKPOINT_SECONDS = 0.0  # after every step, so that many a kill falls into a save
+small, state, output = sys.argv[1:]
+demo = aw.demo_speech()
+speech = [demo["target_train"][:6], demo["general_train"][:6]]
+from pathlib import Path
+tuned = aw.tune(
+    aw.load(small), teacher=aw.load("tiny.en"), speech=speech, steps=24, checkpoint=state,
+    resume=Path(state).is_file(), settings=aw.Settings(batch_size=1, check_every=6, seed=3),
+)
+tuned.save_pretrained(output)
+"""
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tiny_en, tmp_path):
+    demo = aw.demo_speech()
+    stats = aw.observe(tiny_en, demo["target_train"][:6], windows=4)
+    plan = aw.RankPlan.for_budget(aw.spectra(tiny_en, stats), encoder=0.3)
+    aw.compress(tiny_en, plan, stats).save_pretrained(tmp_path / "small")
+
+    def start(name):
+        arguments = [str(tmp_path / part) for part in ("small", f"{name}.tuning", name)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env=environment, start_new_session=True)
+
+    began = time.monotonic()
+    assert start("unbroken").wait() == 0
+    whole = time.monotonic() - began
+    moments, state, kills, during = random.Random(4), tmp_path / "killed.tuning", 0, 0
+
+    def same():
+        first, second = (
+            safetensors.torch.load_file(tmp_path / n / "model.safetensors") for n in ("unbroken", "killed")
+        )
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    steps = 0
+    while kills < KILLS:
+        run = start("killed")
+        time.sleep(moments.uniform(0.3, 1.0) * whole)
+        if run.poll() is not None:  # it was quicker than the knife: this one is whole, the next begins anew
+            assert run.returncode == 0
+            same()
+            state.unlink()
+            steps = 0
+            continue
+        os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+        kills += 1
+        if state.is_file():  # whatever the moment, what is there can be read and never goes back
+            with safetensors.safe_open(state, "pt") as opened:
+                now = json.loads(opened.metadata()["run"])["progress"]["steps"]
+            assert now >= steps
+            during, steps = during + (now > steps), now
+    assert during >= 5  # kills between the first step and the last, not only while it starts
+    assert start("killed").wait() == 0
+    same()
