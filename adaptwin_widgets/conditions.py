@@ -26,6 +26,7 @@ class Condition(Protocol):
     def name(self) -> str: ...
     def stretch(self, key: str) -> float:
         """How many times as long the utterance is afterwards."""
+
     def __call__(self, samples: np.ndarray, key: str) -> np.ndarray:
         """The samples [samples], float32 at 16 kHz, under the condition; `key` names the utterance."""
 

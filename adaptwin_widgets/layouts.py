@@ -21,8 +21,8 @@ MEDIA = SOUNDS | FILMS
 PARTNERS = (".srt", ".vtt", ".json", ".tsv", ".csv", ".txt", ".lab")
 PLAIN = ("audio", "clips", "wavs", "wav", "flac", "mp3")  # folders that are no speaker's
 KNOWN = (
-    "a manifest (.jsonl), a table (.csv, .tsv) with columns for audio and text, recordings with a .txt, .srt, .vtt, .csv "
-    "or .json of the same name, or LibriSpeech's *.trans.txt"
+    "a manifest (.jsonl), a table (.csv, .tsv) with columns for audio and text, recordings with a .txt, .srt, .vtt, "
+    ".csv or .json of the same name, or LibriSpeech's *.trans.txt"
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -15,7 +15,6 @@ import numpy as np
 from .audio import SAMPLE_RATE, SOUNDS, Header, audio_header, read_audio
 from .errors import InputError
 from .jobs import Job, ensure
-from .layouts import find_layout
 from .report import Problem
 from .sheets import Row, is_utf8
 from .subtitles import LONGEST
@@ -135,12 +134,16 @@ class Reader:
             raise Skip("duplicate id", f"id {u.id!r} was given in {self.ids[u.id]}; rename one.")
         header = self.header(u.audio)
         if u.start is None and abs(u.recorded - header.seconds) > TOLERANCE:
-            raise Skip("wrong duration", f"{u.audio} lasts {header.seconds:.2f} s, not {u.recorded:.2f} s as said here.")
+            raise Skip(
+                "wrong duration", f"{u.audio} lasts {header.seconds:.2f} s, not {u.recorded:.2f} s as said here."
+            )
         if u.start is not None and u.start + u.recorded > header.seconds + TOLERANCE:
             end = u.start + u.recorded
             raise Skip("audio too short", f"ends at {end:.2f} s, but {u.audio.name} lasts {header.seconds:.2f} s.")
         if u.duration > LONGEST:
-            reason = f"lasts {u.duration:.1f} s, longer than Whisper's window of {LONGEST:g} s; cut it, or add subtitles."
+            reason = (
+                f"lasts {u.duration:.1f} s, longer than Whisper's window of {LONGEST:g} s; cut it, or add subtitles."
+            )
             raise Skip("too long", reason)
         notes = []
         origin = u.origin or Origin(str(self.root))
@@ -205,7 +208,9 @@ def _decoded(u: Utterance) -> float:
         raise Skip(kind, str(error)) from error
     seconds = len(samples) / SAMPLE_RATE
     if abs(seconds - u.recorded) > TOLERANCE:
-        raise Skip("truncated audio", f"{u.audio}: {seconds:.2f} s of {u.recorded:.2f} s can be decoded; it is cut off.")
+        raise Skip(
+            "truncated audio", f"{u.audio}: {seconds:.2f} s of {u.recorded:.2f} s can be decoded; it is cut off."
+        )
     peaks = np.abs(samples)
     if peaks.max() < SILENCE:
         raise Skip("silent audio", f"{u.audio}: is silent; leave it out or record it again.")

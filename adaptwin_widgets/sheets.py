@@ -198,7 +198,9 @@ def row_of(
     for role in ("start", "end", "duration"):
         value = said.get(role)
         try:
-            times[role] = None if value is None or value == "" else parse_time(str(value)) / (1000 if milliseconds else 1)
+            times[role] = (
+                None if value is None or value == "" else parse_time(str(value)) / (1000 if milliseconds else 1)
+            )
         except ValueError:
             return Problem(*origin, "broken line", f"{role} {value!r} is not a time; write seconds.")
     text = said.get("text")

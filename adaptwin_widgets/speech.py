@@ -145,9 +145,9 @@ class Corpus(Sequence[Utterance]):
         """Read a split of a Hugging Face data set (`datasets`), streaming ones included.
 
         audio, text, speaker: its columns; text and speaker are found by their usual names. limit: only the first
-        so many rows. Audio is decoded here, so that torchcodec is not needed; what is not on disk yet is kept once, under
-        a name made from its content, in `cache` (by default the user's cache folder), so that every pass, process and
-        later session reads it there. Any iterable of dicts with such columns is read as well.
+        so many rows. Audio is decoded here, so that torchcodec is not needed; what is not on disk yet is kept once,
+        under a name made from its content, in `cache` (by default the user's cache folder), so that every pass,
+        process and later session reads it there. Any iterable of dicts with such columns is read as well.
 
         >>> import datasets                                                              # doctest: +SKIP
         >>> rows = datasets.load_dataset("google/fleurs", "cy_gb", split="train", streaming=True)  # doctest: +SKIP

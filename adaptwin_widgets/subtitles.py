@@ -47,8 +47,9 @@ def parse_time(text: str) -> float:
 def parse_cues(text: str) -> Iterator[Cue]:
     """The cues of an .srt or .vtt file, marks and descriptions of sounds ([music], ♪, <i>) taken away.
 
-    >>> [(c.line, c.start, c.text) for c in parse_cues("WEBVTT\\n\\n00:01.000 --> 00:02.500\\n<i>Hello</i>\\nyou [sighs]")]
-    [(3, 1.0, 'Hello you')]
+    >>> [cue] = parse_cues("WEBVTT\\n\\n00:01.000 --> 00:02.500\\n<i>Hello</i>\\nyou [sighs]")
+    >>> cue.line, cue.start, cue.end, cue.text
+    (3, 1.0, 2.5, 'Hello you')
     """
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
