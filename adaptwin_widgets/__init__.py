@@ -40,9 +40,9 @@ WIDGETS = {
 __all__ = [
     "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner", "RankPicker",
     "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "SpeechCheck", "SpeechReport",
-    "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper", "Workbench", "Worker",
-    "asterisk_speech", "check_speech", "compress", "demo_speech", "evaluate", "export", "load", "measure_sensitivity",
-    "observe", "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
+    "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper",
+    "Workbench", "Worker", "asterisk_speech", "check_speech", "compress", "demo_speech", "evaluate", "export", "load",
+    "measure_sensitivity", "observe", "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
 ]  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def _find_in_folder(folder: Path, columns: Mapping[str, str] | None) -> tuple[st
         raise InputError(f"{folder}: holds {', '.join(p.name for p in tables)}; give the path of one of them.")
     if tables:
         return find_layout(tables[0], columns)
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(folder)))
     if lists := [p for p in files if p.name.lower().endswith(".trans.txt")]:
         return "LibriSpeech", folder, _librispeech(lists)
     if any(p.suffix.lower() in MEDIA for p in files):
@@ -176,6 +176,10 @@ def _named_for(partner: Path, audio: Path) -> bool:
     return stem == audio.stem or (
         stem.startswith(audio.stem + ".") and bool(re.fullmatch(r"[A-Za-z]{2,3}(-\w+)?", stem[len(audio.stem) + 1 :]))
     )
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _beside(path: Path) -> list[Path]:
