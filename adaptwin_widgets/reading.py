@@ -18,7 +18,7 @@ from .jobs import Job, ensure
 from .report import Problem
 from .sheets import Row, is_utf8
 from .subtitles import LONGEST
-from .utterance import Origin, Utterance, manifest_lines, parse_line, prompt_key
+from .utterance import Origin, Utterance, fields_of, manifest_lines, parse_line, prompt_key
 
 SILENCE = 1e-3  # a peak of less than this (−60 dB of full scale) is no speech
 CLIPPED = 1e-3  # share of samples at full scale from which on a clip counts as clipped
@@ -69,15 +69,14 @@ class Reader:
             kind = "not UTF-8" if "UTF-8" in str(error) else "broken line"
             kind = "missing audio" if "is missing" in str(error) else kind
             return self._refuse(Problem(*origin, kind, str(error)))
-        row = json.loads(line)
-        return self.add(replace(utterance, origin=origin), row.get("audio", row.get("audio_filepath")))
+        return self.add(replace(utterance, origin=origin), fields_of(json.loads(line))["audio"])
 
     def finish(self) -> tuple[list[Utterance], list[Problem]]:
         """What was read, and the problems; `InputError` where nothing is left."""
         if not self.utterances:
             skipped = [problem for problem in self.problems if problem.skipped]
-            first = f"all {len(skipped)} items were skipped; the first: {skipped[0]}" if skipped else "it is empty."
-            raise InputError(f"{self.root}: nothing in it can be used: {first}")
+            first = f"{len(skipped)} skipped, the first: {skipped[0]}" if skipped else "it is empty."
+            raise InputError(f"{self.root}: nothing in it can be used; {first}")
         return self.utterances, self.problems
 
     def _refuse(self, problem: Problem) -> None:

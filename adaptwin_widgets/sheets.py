@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .audio import SOUNDS
 from .errors import InputError
 from .report import Problem
 from .subtitles import parse_time
@@ -131,17 +132,15 @@ def table_rows(path: Path, media: Path | None, chosen: Mapping[str, str] | None 
             "on the command line --audio, --text)."
         )
     lines = read_text(path).split("\n")
-    reader = csv.reader((line + "\n" for line in lines), delimiter=delimiter, quoting=_quoting(delimiter))
     milliseconds = roles is not None and "audio" not in roles and _whisper_tsv(lines, delimiter)
-    header: list[str] = [] if lj else next(reader)
-    while True:
-        line = reader.line_num + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Problem(str(path), line, "broken line", f"not a row of a table ({error}); correct or remove it.")
+    header: list[str] = []
+    for line, values in _records(lines, delimiter):
+        if isinstance(values, csv.Error):
+            reason = f"not a row of a table ({values}); correct or remove it."
+            yield Problem(str(path), line, "broken line", reason)
+            continue
+        if roles is not None and not header:
+            header = values
             continue
         origin = Origin(str(path), line)
         if not any(value.strip() for value in values):
@@ -149,7 +148,7 @@ def table_rows(path: Path, media: Path | None, chosen: Mapping[str, str] | None 
         if roles is None:
             name, *texts = values
             spoken = next((text for text in reversed(texts) if text.strip()), None)
-            yield Row(origin, name, spoken, path.parent, id=name)
+            yield Row(origin, name, spoken, path.parent, id="" if Path(name).suffix.lower() in SOUNDS else name)
             continue
         cells = dict(zip(header, values, strict=False))
         if len(values) < len(header) and not cells.get(roles["text"]):
@@ -203,6 +202,8 @@ def row_of(
             )
         except ValueError:
             return Problem(*origin, "broken line", f"{role} {value!r} is not a time; write seconds.")
+    if media is not None and not said.get("audio") and times.get("start") is None:
+        return Problem(*origin, "broken line", f"does not say when in {media.name} it starts; add the time.")
     text = said.get("text")
     used = set(roles.values()) | set(FIELDS)
     return Row(
@@ -210,6 +211,25 @@ def row_of(
         speaker=str(said.get("speaker") or ""), id=str(said.get("id") or "") if said.get("audio") else "", **times,
         more={key: value for key, value in cells.items() if key not in used and value not in (None, "", [])},
     )  # fmt: skip
+
+
+def _records(lines: list[str], delimiter: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """The number of the first line of every record, and its cells or what is wrong with it.
+
+    A quote that is never closed swallows the rest of the file: after a mistake the next line begins anew.
+    """
+    first = 0
+    while first < len(lines):
+        rest = (lines[i] + "\n" for i in range(first, len(lines)))
+        reader = csv.reader(rest, delimiter=delimiter, quoting=_quoting(delimiter), strict=True)
+        begun = first
+        try:
+            for values in reader:
+                yield first + 1, values
+                first = begun + reader.line_num
+        except csv.Error as error:
+            yield first + 1, error
+            first += 1
 
 
 def _quoting(delimiter: str) -> Any:

@@ -12,7 +12,10 @@ LONGEST = 30.0  # seconds: Whisper's window
 PAUSE = 1.0  # seconds without a cue after which a new utterance begins
 TIME = re.compile(r"\s*(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:[.,]\d+)?)\s*")
 VOICE = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
-MARKS = re.compile(r"<[^>]*>|\{\\[^}]*\}|\[[^\]]*\]|[♪♫]|^\s*(?:-|–|>>+)\s*|^\s*\([^)]*\)\s*$", re.MULTILINE)
+TAGS = re.compile(r"<[^>]*>|\{\\[^}]*\}|\[[^\]]*\]|[♪♫]")
+LEADS = re.compile(r"^\s*(?:-|–|>>+)\s*|^\s*\([^)]*\)\s*$", re.MULTILINE)  # who else speaks now; (laughs)
+# Captions that a machine wrote as it listened: every word has its time, every line is shown again above the next.
+ROLLING = re.compile(r"<\d\d:\d\d:\d\d\.\d+><c>")
 ENDS = re.compile(r"[.?!…。？！][\"'”’»)]*$")
 
 
@@ -52,6 +55,8 @@ def parse_cues(text: str) -> Iterator[Cue]:
     (3, 1.0, 2.5, 'Hello you')
     """
     lines = text.split("\n")
+    rolling = bool(ROLLING.search(text))
+    before: list[str] = []
     for number, line in enumerate(lines, 1):
         if "-->" not in line:
             continue
@@ -60,9 +65,11 @@ def parse_cues(text: str) -> Iterator[Cue]:
             if not following.strip() or "-->" in following:
                 break
             shown.append(following)
-        raw = html.unescape("\n".join(shown))
+        raw = "\n".join(shown)
         voice = VOICE.search(raw)
-        words = " ".join(MARKS.sub(" ", raw).split())
+        spoken = [" ".join(line.split()) for line in LEADS.sub(" ", html.unescape(TAGS.sub(" ", raw))).split("\n")]
+        words = " ".join(" ".join(line for line in spoken if not (rolling and line in before)).split())
+        before = spoken
         first, _, second = line.partition("-->")
         try:
             # After its end a WebVTT cue may say where on the screen it stands.

@@ -21,7 +21,8 @@ from .errors import InputError
 FIELDS = ("id", "audio", "text", "speaker", "start", "duration", "conditions")
 # Thai, Lao, Burmese, Khmer; kana and Han.
 UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
-NEMO = {"audio_filepath": "audio", "offset": "start"}  # how NeMo's manifests call these fields
+# How NeMo's manifests and the Hugging Face hub's audio folders call these fields.
+OTHERS = {"audio_filepath": "audio", "file_name": "audio", "offset": "start", "transcription": "text"}
 OVERLAP = 0.25  # seconds that two parts of a recording may share: subtitles' edges are not that exact
 
 
@@ -119,6 +120,17 @@ class Utterance:
         return samples
 
 
+def fields_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of a manifest's line under our names, where it has others' for the audio.
+
+    >>> fields_of({"audio_filepath": "a.wav", "offset": 1.5, "text": "One."})
+    {'audio': 'a.wav', 'start': 1.5, 'text': 'One.'}
+    """
+    if "audio" in row or not OTHERS.keys() & row.keys():
+        return row
+    return {OTHERS.get(key, key): value for key, value in row.items()}
+
+
 def parse_line(line: bytes, folder: Path) -> Utterance:
     """The utterance that one line of a manifest describes; audio is relative to `folder`.
 
@@ -137,8 +149,7 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
         raise InputError("not valid JSON; write one JSON object a line.") from error
     if not isinstance(row, dict):
         raise InputError('not a JSON object; write {"audio": ..., "text": ...}.')
-    if "audio" not in row and "audio_filepath" in row:
-        row = {NEMO.get(key, key): value for key, value in row.items()}
+    row = fields_of(row)
     if not isinstance(row.get("audio"), str) or not row["audio"]:
         raise InputError("no 'audio' field; add the path of the audio file, relative to the manifest.")
     if not isinstance(row.get("text"), str):

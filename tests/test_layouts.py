@@ -237,7 +237,7 @@ def test_the_sound_track_of_a_film(clips, long, tmp_path):
         heard = u.samples()
         assert np.corrcoef(heard, np.resize(samples, len(heard)))[0, 1] > 0.98  # AAC, but not a sample late
     film.write_bytes(film.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"all 4 items were skipped; the first: .*talk.srt, line 1: .*talk.mp4"):
+    with pytest.raises(InputError, match=r"4 skipped, the first: .*talk.srt, line 1: .*talk.mp4"):
         Corpus.read(film.parent)
 
 
@@ -332,7 +332,7 @@ def test_damage_is_reported_by_line_and_stops_nothing(clips, damaged):
 def test_an_error_only_where_nothing_is_left(damaged):
     lines = damaged.read_bytes().split(b"\n")
     damaged.write_bytes(b"\n".join([lines[0], *lines[2:4]]))
-    with pytest.raises(InputError, match="nothing in it can be used: all 2 items were skipped; the first: .*line 2"):
+    with pytest.raises(InputError, match="nothing in it can be used; 2 skipped, the first: .*line 2"):
         Corpus.read(damaged)
     damaged.write_bytes(b"\n".join([lines[0], lines[9], lines[10]]))
     with pytest.raises(InputError, match=r"no recording is sound; the first: .*line 2: .*silent"):
@@ -398,3 +398,59 @@ def test_wrong_transcripts_are_found(clips, tiny_en, tmp_path):
     assert rows[0].text.split()[0] in set(" ".join(table["heard"]).split())
     assert "3 of 5 transcripts may not match" in str(heard) and "<table" in heard._repr_html_()
     assert json.loads(json.dumps(heard.to_dict()))["checked"] == 5
+
+
+def test_what_other_people_write_all_the_same(clips, tmp_path):
+    samples, text = clips[0]
+    write(tmp_path / "a.wav", samples)
+
+    def read(name: str, content: str, **options: str) -> Corpus:
+        path = tmp_path / name
+        path.write_text(content, encoding="utf-8")
+        corpus = Corpus.read(path, **options)
+        path.unlink()
+        return corpus
+
+    # A quote that is never closed costs its line, not the rest of the table.
+    corpus = read("t.csv", f'path,text,id\na.wav,"{text},x\na.wav,{text},y\na.wav,"{text}",z\n')
+    assert [u.id for u in corpus] == ["y", "z"] and problems(corpus) == [("t.csv", 2, "broken line")]
+    corpus = read("t.csv", f"path,text,id\na.wav,{'w' * 200_000},x\na.wav,{text},y\n")
+    assert [u.id for u in corpus] == ["y"] and problems(corpus) == [("t.csv", 2, "broken line")]
+    # The hub's audio folders, DeepSpeech's tables, bars without a header.
+    for name, content in (
+        ("metadata.jsonl", json.dumps({"file_name": "a.wav", "transcription": text})),
+        ("metadata.csv", f'file_name,transcription\na.wav,"{text}"\n'),
+        ("train.csv", f'wav_filename,wav_filesize,transcript\na.wav,1234,"{text}"\n'),
+        ("metadata.txt", f"a.wav|{text}\n"),
+    ):
+        corpus = read(name, content)
+        same(corpus, clips[:1])
+        assert corpus[0].id == "a"
+    # Captions that roll show every line twice.
+    rolling = "WEBVTT\n\n00:00.000 --> 00:01.000 align:start\n \nhe<00:00:00.500><c> said</c>\n\n"
+    rolling += (
+        "00:01.000 --> 00:01.010\nhe said\n \n\n00:01.010 --> 00:02.000\nhe said\nyes<00:00:01.500><c> twice</c>\n"
+    )
+    assert [u.text for u in read("a.vtt", rolling)] == ["he said yes twice"]
+    # Two speakers, a pause, and dialogue marks.
+    voices = "WEBVTT\n\n00:00.000 --> 00:00.500\n<v Ann>Well\n\n00:00.500 --> 00:01.000\n<v Bob>- Yes\n\n"
+    voices += "00:02.100 --> 00:02.300\n<v Bob>&amp; no\n"
+    corpus = read("a.vtt", voices)
+    assert [(u.speaker, u.text) for u in corpus] == [("Ann", "Well"), ("Bob", "Yes"), ("Bob", "& no")]
+    # A list of segments in which one does not say when, and one ends before it starts.
+    corpus = read("a.csv", "start,end,text\n0,0:01,one\n,,two\n1,0.5,three\nsoon,2,four\n")
+    assert [u.text for u in corpus] == ["one"] and corpus[0].duration == 1.0
+    assert problems(corpus) == [
+        ("a.csv", 3, "broken line"),
+        ("a.csv", 4, "impossible times"),
+        ("a.csv", 5, "broken line"),
+    ]
+    # A .json that is something else does not hide the text beside it.
+    (tmp_path / "a.json").write_text('{"title": "a film"}')
+    (tmp_path / "a.txt").write_text(text)
+    same(Corpus.read(tmp_path), clips[:1])
+    # Two languages of subtitles.
+    for language in ("en", "de"):
+        (tmp_path / f"a.{language}.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHi\n")
+    with pytest.raises(InputError, match=r"a.de.srt and a.en.srt both have its name"):
+        Corpus.read(tmp_path)
