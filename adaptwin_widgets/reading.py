@@ -18,7 +18,7 @@ from .jobs import Job, ensure
 from .report import Problem
 from .sheets import Row, is_utf8
 from .subtitles import LONGEST
-from .utterance import Origin, Utterance, fields_of, manifest_lines, parse_line, prompt_key
+from .utterance import Origin, Utterance, fields_of, is_file, manifest_lines, parse_line, prompt_key
 
 SILENCE = 1e-3  # a peak of less than this (−60 dB of full scale) is no speech
 CLIPPED = 1e-3  # share of samples at full scale from which on a clip counts as clipped
@@ -90,7 +90,7 @@ class Reader:
             raise Skip("not UTF-8", "not UTF-8; save the file as UTF-8.")
         if not row.audio:
             raise Skip("broken line", "no audio named; add the path of the audio file.")
-        path = row.audio if isinstance(row.audio, Path) else _find_audio(row.audio, row.folder)
+        path = row.audio if isinstance(row.audio, Path) else _find_audio(str(row.audio), row.folder)
         if path is None:
             raise Skip("missing audio", f"{row.audio}: no such audio file; correct the path or take the line out.")
         header = self.header(path)
@@ -251,11 +251,11 @@ def _find_audio(name: str, folder: Path) -> Path | None:
     name = name.strip()
     for spelled in dict.fromkeys((name, name.replace("\\", "/"))):
         for place in PLACES:
-            if (path := folder / place / spelled).is_file():
+            if is_file(path := folder / place / spelled):
                 return path
         if Path(spelled).suffix.lower() not in SOUNDS:
             for place in PLACES:
                 for suffix in sorted(SOUNDS):
-                    if (path := folder / place / f"{spelled}{suffix}").is_file():
+                    if is_file(path := folder / place / f"{spelled}{suffix}"):
                         return path
     return None

@@ -155,7 +155,7 @@ def parse_line(line: bytes, folder: Path) -> Utterance:
     if not isinstance(row.get("text"), str):
         raise InputError("no 'text' field; add the transcript.")
     audio = folder / row["audio"]
-    if not audio.is_file():
+    if not is_file(audio):
         raise InputError(f"audio file {audio} is missing; correct the path or take the line out.")
     start, duration = row.get("start"), row.get("duration")
     if start is not None and (not _is_number(start) or start < 0):
@@ -196,6 +196,18 @@ def manifest_lines(path: Path) -> Iterator[tuple[Origin, bytes]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield Origin(str(path), number), line
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none.
+
+    >>> is_file(Path("x" * 9999))
+    False
+    """
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def to_row(utterance: Utterance, folder: str) -> dict[str, Any]:

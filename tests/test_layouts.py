@@ -432,6 +432,13 @@ def test_what_other_people_write_all_the_same(clips, tmp_path):
         "00:01.000 --> 00:01.010\nhe said\n \n\n00:01.010 --> 00:02.000\nhe said\nyes<00:00:01.500><c> twice</c>\n"
     )
     assert [u.text for u in read("a.vtt", rolling)] == ["he said yes twice"]
+    # Names that no file can have, and no names at all.
+    rows = [{"audio": name, "text": text} for name in ("a.wav", "x" * 5000, "x\0y", 3)]
+    for content, options in (
+        ("[" + ",\n".join(map(json.dumps, rows)) + "]", {}),
+        ("\n".join(map(json.dumps, rows)), {"strict": False}),
+    ):
+        assert [line for _, line, _ in problems(read("rows.json", content, **options))] == [2, 3, 4]
     # Two speakers, a pause, and dialogue marks.
     voices = "WEBVTT\n\n00:00.000 --> 00:00.500\n<v Ann>Well\n\n00:00.500 --> 00:01.000\n<v Bob>- Yes\n\n"
     voices += "00:02.100 --> 00:02.300\n<v Bob>&amp; no\n"
