@@ -10,11 +10,13 @@ from adaptwin_widgets.demo import demo_speech
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.export import export
 from adaptwin_widgets.jobs import Cancelled, Job
+from adaptwin_widgets.mismatch import SpeechCheck, check_speech
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
 from adaptwin_widgets.observe import Statistics, observe
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import Planner
 from adaptwin_widgets.recipe import Recipe
+from adaptwin_widgets.report import SpeechReport
 from adaptwin_widgets.score import Score, evaluate, paired_difference
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.spectra import Spectra, spectra
@@ -37,10 +39,10 @@ WIDGETS = {
 
 __all__ = [
     "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner", "RankPicker",
-    "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "Statistics", "Studio", "Study",
-    "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper", "Workbench", "Worker",
-    "asterisk_speech", "compress", "demo_speech", "evaluate", "export", "load", "measure_sensitivity", "observe",
-    "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
+    "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "SpeechCheck", "SpeechReport",
+    "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper",
+    "Workbench", "Worker", "asterisk_speech", "check_speech", "compress", "demo_speech", "evaluate", "export", "load",
+    "measure_sensitivity", "observe", "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
 ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ app = typer.Typer(
 )  # fmt: skip
 
 Model = Annotated[str, typer.Argument(help="A hub name, a folder, or tiny.en or base, which need no network.")]
-Speech = Annotated[list[Path], typer.Option("--speech", help="Manifest; the first is the target speaker's.")]
+Speech = Annotated[list[Path], typer.Option("--speech", help="Manifest, table or folder; the target speaker's first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Where to write the result.")]
 Encoder = Annotated[float | None, typer.Option("--encoder", help="Fraction of the encoder to remove.")]
@@ -50,11 +50,11 @@ Minutes = Annotated[float | None, typer.Option(help="How long to tune; a study: 
 Steps = Annotated[int | None, typer.Option(help="How many steps to tune instead.")]
 
 
-def corpora(paths: list[Path]) -> list[Corpus]:
-    """Read every manifest."""
-    from adaptwin_widgets.speech import Corpus
+def corpora(paths: list[Path], quiet: bool) -> list[Corpus]:
+    """Read all the speech to learn from."""
+    from adaptwin_widgets.intake import training_speech
 
-    return [Corpus.from_manifest(path) for path in paths]
+    return training_speech(paths, lambda: progress(quiet))
 
 
 def progress(quiet: bool) -> Job:
@@ -94,7 +94,7 @@ def spectra(model: Model, output: Output, speech: Speech = [], as_json: Json = F
     from adaptwin_widgets.files import write_atomically
 
     began, job = time.monotonic(), progress(as_json)
-    sounds, whisper = corpora(speech), load(model)
+    sounds, whisper = corpora(speech, as_json), load(model)
     stats = observe_speech(whisper, sounds, job=job) if sounds else None
     table = spectra_of(whisper, stats, job=job).frame()
     write_atomically(output, table.to_csv(index=False))
@@ -121,7 +121,7 @@ def plan(
     from adaptwin_widgets import load
 
     began = time.monotonic()
-    sounds, whisper = corpora(speech), load(model)
+    sounds, whisper = corpora(speech, as_json), load(model)
     recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
     chosen = recipe.plan(method=method, **budget_of(encoder, decoder, whole))
     chosen.save(output)
@@ -159,7 +159,7 @@ def compress(
 
     began = time.monotonic()
     require_model_folder(output)
-    sounds, budget = corpora(speech), budget_of(encoder, decoder, whole)
+    sounds, budget = corpora(speech, as_json), budget_of(encoder, decoder, whole)
     if (plan_file is None) == (not budget):
         raise InputError("Give either a budget (--encoder, --decoder, --model) or --plan.")
     chosen = RankPlan.load(plan_file) if plan_file else None
@@ -192,7 +192,7 @@ def tune(
     from adaptwin_widgets.whisper import require_model_folder
 
     require_model_folder(output)
-    sounds, small, original = corpora(speech), load(folder), load(teacher)
+    sounds, small, original = corpora(speech, as_json), load(folder), load(teacher)
     state = output.with_name(output.name + ".tuning")
     if resume and not state.is_file():
         print(f"There is no unfinished run at {state}; starting from the beginning.", file=sys.stderr)
@@ -211,9 +211,11 @@ def tune(
 @app.command()
 def evaluate(
     model: Model,
-    speech: Annotated[Path, typer.Option("--speech", help="Manifest to evaluate on.")],
+    speech: Annotated[Path, typer.Option("--speech", help="Manifest, table or folder to evaluate on.")],
     limit: Annotated[int | None, typer.Option(help="Only the first so many utterances.")] = None,
-    condition: Annotated[str | None, typer.Option(help="noise:10 adds noise at 10 dB.")] = None,
+    condition: Annotated[
+        str | None, typer.Option(help="noise:10 (dB), telephone, reverb:0.6 (s), speed:0.9; or several, with +.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     language: Annotated[str | None, typer.Option(help="Code or name; default: detected once per corpus.")] = None,
     hypotheses: Annotated[Path | None, typer.Option(help="Write every hypothesis to this file.")] = None,
@@ -221,11 +223,12 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Word error rate on a corpus, with its 95 % interval."""
-    from adaptwin_widgets import Corpus, load
     from adaptwin_widgets import evaluate as score_model
+    from adaptwin_widgets import load
+    from adaptwin_widgets.intake import speech_of
     from adaptwin_widgets.speech import apply_condition
 
-    sounds = apply_condition(Corpus.from_manifest(speech).head(limit), condition)
+    sounds = apply_condition(speech_of(speech, lambda: progress(as_json), limit), condition)
     whisper, other = load(model), load(against) if against else None
     score = score_model(whisper, sounds, language=language, dtype=dtype, against=other, job=progress(as_json))
     if hypotheses:
@@ -241,7 +244,7 @@ def evaluate(
 def study(
     model: Model,
     speech: Speech,
-    evaluations: Annotated[list[str], typer.Option("--eval", help="NAME=MANIFEST, as often as needed.")],
+    evaluations: Annotated[list[str], typer.Option("--eval", help="NAME=SPEECH, as often as needed.")],
     output: Output,
     points: Annotated[str, typer.Option(help="Encoder fractions to remove.")] = "0.15,0.3,0.45",
     minutes: Minutes = None,
@@ -252,8 +255,9 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""
-    from adaptwin_widgets import Corpus, load
+    from adaptwin_widgets import load
     from adaptwin_widgets.attempt import run_study
+    from adaptwin_widgets.intake import speech_of
 
     try:
         fractions = [float(p) for p in points.split(",")]
@@ -264,8 +268,8 @@ def study(
         name, equals, path = entry.partition("=")
         if not (name and equals and path):
             raise InputError(f"--eval {entry!r} has no name; write --eval target={entry}.")
-        sets[name] = Corpus.from_manifest(path)
-    sounds = corpora(speech)
+        sets[name] = speech_of(Path(path), lambda: progress(as_json))
+    sounds = corpora(speech, as_json)
     done = run_study(
         load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
         target_weight=target_weight, allocation=allocation, seed=seed, job=progress(as_json),
@@ -299,6 +303,35 @@ def export(
     dtype = dtype or DTYPES[to][0]
     result = {"output": str(folder), "format": to, "dtype": dtype, "bytes": size, "seconds": time.monotonic() - began}
     report(result, as_json, f"{folder} holds {model} for {to}, {size / 1e6:.1f} MB in {dtype}.")
+
+
+@app.command("speech")
+def read_speech(
+    path: Annotated[Path, typer.Argument(help="A manifest, a table, a folder, or a recording with its subtitles.")],
+    model: Annotated[str | None, typer.Option(help="Let this model listen, to find wrong transcripts.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write what was read as a manifest.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Leave out transcripts that may not match.")] = False,
+    wer: Annotated[float, typer.Option(help="Word errors in percent from which on a transcript is suspect.")] = 50.0,
+    language: Annotated[str | None, typer.Option(help="Code or name; default: detected once.")] = None,
+    audio: Annotated[str | None, typer.Option(help="A table's column for the audio, if unusual.")] = None,
+    text: Annotated[str | None, typer.Option(help="A table's column for the text, if unusual.")] = None,
+    speaker: Annotated[str | None, typer.Option(help="A table's column for the speaker, if unusual.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read speech in any layout, say what is usable, what is not and why, and write a manifest of it."""
+    from adaptwin_widgets import Corpus, check_speech, load
+
+    whisper = load(model) if model else None
+    corpus = Corpus.read(path, strict=False, audio=audio, text=text, speaker=speaker, job=progress(as_json))
+    corpus = corpus.check(job=progress(as_json))
+    check = check_speech(corpus, whisper, wer=wer, language=language, job=progress(as_json))
+    result = {**corpus.report.to_dict(), "check": check.to_dict(), "output": str(output) if output else None}
+    sentence = f"{corpus.report}\n{check}"
+    if output:
+        chosen = check.good if drop else corpus
+        chosen.to_manifest(output)
+        sentence += f"\nThe manifest of {len(chosen)} utterances is {output}."
+    report(result, as_json, sentence)
 
 
 @app.command("demo")

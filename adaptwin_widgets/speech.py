@@ -7,45 +7,27 @@ import math
 import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from .audio import SAMPLE_RATE, Noise, parse_condition
+from .audio import SAMPLE_RATE
+from .conditions import Condition, Noise, parse_condition
 from .errors import InputError
 from .features import batches, log_mel
 from .files import write_atomically
-from .utterance import Utterance, parse_line, prompt_key
+from .jobs import Job
+from .layouts import find_layout
+from .reading import check_sound, read_items
+from .report import Problem, SpeechReport
+from .splits import Overlap, groups_of, in_common
+from .utterance import Utterance, manifest_lines, parse_line, prompt_key, to_row
 from .windows import Window, pack
 
 __all__ = [
     "SAMPLE_RATE", "Corpus", "Overlap", "Utterance", "Window",
     "apply_condition", "batches", "log_mel", "pack", "prompt_key", "require_disjoint",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """What two corpora share: recordings (ids) and prompts. True if there is anything.
-
-    >>> bool(Overlap("train", "dev", (), ()))
-    False
-    """
-
-    first: str
-    second: str
-    utterances: tuple[str, ...]
-    prompts: tuple[str, ...]
-
-    def __bool__(self) -> bool:
-        return bool(self.utterances or self.prompts)
-
-    def __str__(self) -> str:
-        example = f" (for example {self.prompts[0]!r})" if self.prompts else ""
-        return (
-            f"{self.first!r} and {self.second!r} share {len(self.utterances)} utterances and "
-            f"{len(self.prompts)} prompts{example}"
-        )
 
 
 class Corpus(Sequence[Utterance]):
@@ -59,17 +41,71 @@ class Corpus(Sequence[Utterance]):
     (2.0, 'tiny + noise 10 dB')
     """
 
-    def __init__(self, utterances: Iterable[Utterance], name: str = "speech") -> None:
+    def __init__(
+        self,
+        utterances: Iterable[Utterance],
+        name: str = "speech",
+        *,
+        problems: Iterable[Problem] = (),
+        layout: str = "",
+    ) -> None:
         self.utterances = tuple(utterances)
         self.name = name
+        self.problems = tuple(problems)  # of reading it; a part of a corpus has none
+        self.layout = layout
+
+    @classmethod
+    def read(
+        cls,
+        path: str | Path,
+        name: str | None = None,
+        *,
+        strict: bool | None = None,
+        audio: str | None = None,
+        text: str | None = None,
+        speaker: str | None = None,
+        job: Job | None = None,
+    ) -> Corpus:
+        """Read speech in any layout that is known; which one it is, the files say.
+
+        - a manifest (`from_manifest`); NeMo's field names as well
+        - a CSV or TSV with a header (Common Voice: ``train.tsv`` beside ``clips/``); audio, text, speaker: the
+          columns' names, where they are unusual
+        - a folder of recordings, each with its text in a file of the same name (.txt, .lab), subtitles (.srt, .vtt)
+          or a list of segments (.csv, .tsv, .json with start, end, text); folders below it are speakers. Subtitles are
+          joined to sentences. Films are read where PyAV is there (the extra ``video``).
+        - LibriSpeech (``*.trans.txt``) and LJSpeech (``metadata.csv`` with ``|``)
+        - one file of these: a list of segments or subtitles beside its recording, or the recording itself
+
+        strict: the first item that cannot be used is an `InputError`, as in `from_manifest`; if False, it is skipped
+        and stands in `report`. By default a manifest is read strictly, what others laid out is not. What only decoding
+        tells is found by `check`.
+
+        >>> corpus = Corpus.read("cv-corpus/en/train.tsv")                               # doctest: +SKIP
+        >>> print(corpus.report)                                                         # doctest: +SKIP
+        train (table): 2 utterances, 0.1 min, 2 speakers, 16 words; 1 skipped
+          skipped, missing audio: 1
+            cv-corpus/en/train.tsv, line 3: c.mp3: no such audio file; correct the path or take the line out.
+
+        Raises `InputError` where no layout is recognised, several are, or nothing is left.
+        """
+        path = Path(path)
+        chosen = {"audio": audio, "text": text, "speaker": speaker}
+        columns = {role: column for role, column in chosen.items() if column is not None}
+        layout, where, rows = find_layout(path, columns)
+        if layout == "manifest" and strict is not False:
+            return cls.from_manifest(where, name)
+        utterances, problems = read_items(layout, where, rows, strict=bool(strict), job=job)
+        name = name or (path.resolve().name if path.is_dir() else path.stem)
+        return cls(utterances, name, problems=problems, layout=layout)
 
     @classmethod
     def from_manifest(cls, path: str | Path, name: str | None = None) -> Corpus:
         """Read a JSON-lines manifest: one object a line, UTF-8.
 
         Fields: `audio` (path relative to the manifest), `text`; optional `id` (else the file's
-        stem), `speaker`, `duration` in seconds (else from the audio's header), `conditions`;
-        others are kept.
+        stem), `speaker`, `start` (in seconds, of a part of a longer recording), `duration` in
+        seconds (else from the audio's header), `conditions`; others are kept.
 
         >>> Corpus.from_manifest("train.jsonl")             # doctest: +SKIP
         Corpus('train', 593 utterances, 1 speakers, 29.8 min)
@@ -78,27 +114,77 @@ class Corpus(Sequence[Utterance]):
         twice, a missing audio file; or the manifest, where it is missing or empty.
         """
         path = Path(path)
-        try:
-            lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        except OSError as error:
-            kind = "is a folder" if path.is_dir() else "cannot be read" if path.exists() else "no such file"
-            raise InputError(f"{path}: {kind}; give the path of a JSON-lines manifest.") from error
-        seen: dict[str, int] = {}
+        seen: dict[str, int | None] = {}
         utterances = []
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
+        for origin, line in manifest_lines(path):
             try:
                 utterance = parse_line(line, path.parent)
                 if utterance.id in seen:
                     raise InputError(f"id {utterance.id!r} was given in line {seen[utterance.id]}; rename one.")
             except InputError as error:
-                raise InputError(f"{path}, line {number}: {error}") from error.__cause__
-            seen[utterance.id] = number
-            utterances.append(utterance)
+                raise InputError(f"{origin}: {error}") from error.__cause__
+            seen[utterance.id] = origin.line
+            utterances.append(replace(utterance, origin=origin))
         if not utterances:
             raise InputError(f"{path}: holds no utterances; add one JSON object a line.")
         return cls(utterances, name or path.stem)
+
+    @classmethod
+    def from_dataset(
+        cls,
+        dataset: Any,
+        *,
+        audio: str = "audio",
+        text: str | None = None,
+        speaker: str | None = None,
+        limit: int | None = None,
+        name: str | None = None,
+        cache: str | Path | None = None,
+        job: Job | None = None,
+    ) -> Corpus:
+        """Read a split of a Hugging Face data set (`datasets`), streaming ones included.
+
+        audio, text, speaker: its columns; text and speaker are found by their usual names. limit: only the first
+        so many rows. Audio is decoded here, so that torchcodec is not needed; what is not on disk yet is kept once,
+        under a name made from its content, in `cache` (by default the user's cache folder), so that every pass,
+        process and later session reads it there. Any iterable of dicts with such columns is read as well.
+
+        >>> import datasets                                                              # doctest: +SKIP
+        >>> rows = datasets.load_dataset("google/fleurs", "cy_gb", split="train", streaming=True)  # doctest: +SKIP
+        >>> aw.Corpus.from_dataset(rows, text="transcription", limit=200).report.skipped           # doctest: +SKIP
+        []
+
+        Rows that cannot be used are skipped and stand in `report`, as in `read`.
+        Raises `InputError` for a column that is not there, splits in a dict, or where nothing is left.
+        """
+        from .dataset import read_dataset
+
+        columns = {"audio": audio, "text": text, "speaker": speaker}
+        called, utterances, problems = read_dataset(dataset, columns, limit=limit, name=name, cache=cache, job=job)
+        return cls(utterances, called, problems=problems, layout="data set")
+
+    @property
+    def report(self) -> SpeechReport:
+        """What was read: duration, speakers, words; what was skipped and why.
+
+        >>> print(Corpus([], "mine").report)
+        mine: 0 utterances, 0.0 min, 0 speakers, 0 words; 0 skipped
+        """
+        return SpeechReport.of(self, self.name, self.problems, self.layout)
+
+    def check(self, *, job: Job | None = None) -> Corpus:
+        """Decode every recording: the corpus without those that break off, hold NaN or are silent; see its `report`.
+
+        >>> corpus = Corpus.read("recordings").check()                                   # doctest: +SKIP
+        >>> [problem.kind for problem in corpus.report.skipped]                          # doctest: +SKIP
+        ['silent audio']
+
+        Raises `InputError` where nothing is left, `Cancelled` when the job was cancelled.
+        """
+        utterances, problems = check_sound(self, job)
+        if not utterances and problems:
+            raise InputError(f"{self.name}: no recording is sound; the first: {problems[0]}")
+        return Corpus(utterances, self.name, problems=(*self.problems, *problems), layout=self.layout)
 
     def to_manifest(self, path: str | Path) -> Path:
         """Write the manifest `from_manifest` reads; audio stays where it is, paths become relative.
@@ -113,14 +199,7 @@ class Corpus(Sequence[Utterance]):
             twice = next(u.id for i, u in enumerate(self) if u.id in {v.id for v in self[:i]})
             raise InputError(f"{self.name}: two utterances have the id {twice!r}; rename one before writing.")
         folder = os.path.realpath(path.parent)
-        lines = []
-        for u in self:
-            row: dict[str, Any] = {"id": u.id, "audio": _relative(u.path, folder), "text": u.text}
-            row |= {"speaker": u.speaker, "duration": u.duration, **u.more}
-            if u.conditions:
-                row["conditions"] = [str(condition) for condition in u.conditions]
-            lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-        write_atomically(path, "".join(lines))
+        write_atomically(path, "".join(json.dumps(to_row(u, folder), ensure_ascii=False) + "\n" for u in self))
         return path
 
     def __len__(self) -> int:
@@ -139,7 +218,8 @@ class Corpus(Sequence[Utterance]):
         return iter(self.utterances)
 
     def __add__(self, other: Corpus) -> Corpus:
-        return Corpus(self.utterances + other.utterances, f"{self.name} and {other.name}")
+        problems = (*self.problems, *other.problems)
+        return Corpus(self.utterances + other.utterances, f"{self.name} and {other.name}", problems=problems)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Corpus) and self.utterances == other.utterances
@@ -194,8 +274,7 @@ class Corpus(Sequence[Utterance]):
             raise InputError(f"a split's share must lie between 0 and 1, not {share}.")
         if by not in ("prompt", "speaker", "utterance"):
             raise InputError(f"cannot split by {by!r}; choose 'prompt', 'speaker' or 'utterance'.")
-        # A recording's copies under other conditions always stay together.
-        groups = _connected([(u.path, *_split_keys(u, by)) for u in self])
+        groups = groups_of(self, by)
         if len(groups) < 2:
             raise InputError(
                 f"{self.name!r} cannot be split by {by}: everything belongs together; "
@@ -217,8 +296,8 @@ class Corpus(Sequence[Utterance]):
         >>> print(corpus.shared_with(corpus))
         'mine' and 'mine' share 1 utterances and 1 prompts (for example 'one')
         """
-        paths, prompts = {u.path for u in other}, {u.prompt for u in other}
-        utterances = sorted({u.id for u in self if u.path in paths})
+        prompts = {u.prompt for u in other}
+        utterances = sorted({u.id for u, common in zip(self, in_common(self, other), strict=True) if common})
         return Overlap(self.name, other.name, tuple(utterances), tuple(sorted({u.prompt for u in self} & prompts)))
 
     def without(self, other: Corpus) -> Corpus:
@@ -228,28 +307,37 @@ class Corpus(Sequence[Utterance]):
         >>> len(corpus.without(corpus))
         0
         """
-        paths, prompts = {u.path for u in other}, {u.prompt for u in other}
-        return self.where(lambda u: u.path not in paths and u.prompt not in prompts)
+        prompts, common = {u.prompt for u in other}, in_common(self, other)
+        return Corpus((u for u, c in zip(self, common, strict=True) if not c and u.prompt not in prompts), self.name)
 
     def with_noise(self, snr_db: float, seed: int = 0) -> Corpus:
         """The same speech under white noise at `snr_db` dB (see `audio.Noise`), the same every time."""
         return self.under(Noise(float(snr_db), seed))
 
-    def under(self, condition: Noise) -> Corpus:
-        """The same speech under a condition, on top of those it is under already."""
-        noisy = (replace(u, conditions=(*u.conditions, condition)) for u in self)
-        return Corpus(noisy, f"{self.name} + {condition.name}")
+    def under(self, condition: Condition) -> Corpus:
+        """The same speech under a condition of `conditions`, on top of those it is under already."""
+        utterances = (
+            replace(u, conditions=(*u.conditions, condition), duration=u.duration * condition.stretch(u.id))
+            for u in self
+        )
+        return Corpus(utterances, f"{self.name} + {condition.name}", problems=self.problems, layout=self.layout)
 
 
 def apply_condition(corpus: Corpus, condition: str | None) -> Corpus:
-    """The corpus under a condition given as text: ``noise:10``; unchanged for None or ``clean``.
+    """The corpus under conditions given as text, in the order given; unchanged for None or ``clean``.
 
     >>> apply_condition(Corpus([], "dev"), "noise:10").name
     'dev + noise 10 dB'
+    >>> apply_condition(Corpus([], "dev"), "reverb:0.6+telephone").name
+    'dev + reverberation 0.6 s + telephone'
 
-    Raises `InputError` for a condition that does not exist.
+    Raises `InputError` for a condition that does not exist (`conditions.parse_condition`).
     """
-    return corpus if condition in (None, "", "clean") else corpus.under(parse_condition(condition))
+    if condition in (None, "", "clean"):
+        return corpus
+    for text in condition.split("+"):
+        corpus = corpus.under(parse_condition(text))
+    return corpus
 
 
 def require_disjoint(training: Corpus, evaluation: Corpus) -> None:
@@ -259,34 +347,3 @@ def require_disjoint(training: Corpus, evaluation: Corpus) -> None:
     """
     if overlap := training.shared_with(evaluation):
         raise InputError(f"{overlap}; word errors would look too low: leave them out of the training speech.")
-
-
-def _relative(path: str, folder: str) -> str:
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:  # another drive, on Windows
-        return Path(path).as_posix()
-
-
-def _split_keys(u: Utterance, by: str) -> tuple[str, ...]:
-    """What must not be on both sides of a split."""
-    return {"prompt": (u.prompt,), "speaker": (u.prompt, f"@{u.speaker}"), "utterance": ()}[by]
-
-
-def _connected(keys: list[tuple[str, ...]]) -> list[list[int]]:
-    """Indices of items, grouped so that items with a key in common are in one group (union-find)."""
-    parent = list(range(len(keys)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = i = parent[parent[i]]
-        return i
-
-    owner: dict[str, int] = {}
-    for i, names in enumerate(keys):
-        for name in names:
-            parent[root(i)] = root(owner.setdefault(name, i))
-    groups: dict[int, list[int]] = {}
-    for i in range(len(keys)):
-        groups.setdefault(root(i), []).append(i)
-    return list(groups.values())

@@ -1,6 +1,7 @@
 """The command line: one JSON object for programs, one sentence and status 2 for what cannot be."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -132,6 +133,31 @@ def test_a_study_goes_on_where_it_stopped(run, files, tmp_path):
     assert set(study["encoder-20"].scores) == {"target", "general"}
     assert study.model("encoder-20").config.ranks == study.plan("encoder-20").ranks
     refused(run(*words, "--points", "0.3", "--seed", 7), "seed")
+
+
+def test_speech_in_any_layout(run, files, tmp_path):
+    demo = list(aw.demo_speech()["target_train"][:4])
+    for u in demo:
+        shutil.copy(u.audio, tmp_path / u.audio.name)
+        (tmp_path / f"{u.audio.stem}.txt").write_text(u.text)
+    (tmp_path / f"{demo[0].audio.stem}.txt").write_text("words " * 40)
+    (tmp_path / demo[3].audio.name).write_bytes(b"")
+    found = ask(run, "speech", tmp_path, "-o", tmp_path / "out" / "mine.jsonl", "--drop")
+    assert found["utterances"] == 3 and [p["kind"] for p in found["skipped"]] == ["empty audio"]
+    assert [s["id"] for s in found["check"]["suspects"]] == [demo[0].audio.stem]
+    assert [u.text for u in aw.Corpus.from_manifest(tmp_path / "out" / "mine.jsonl")] == [u.text for u in demo[1:3]]
+    status, out, _ = run("speech", tmp_path)
+    assert status == 0 and "3 utterances" in out and "1 skipped" in out and "words per second" in out
+    found = ask(run, "speech", files / "broken.jsonl", "--model", "tiny.en")  # which the others refuse
+    assert found["utterances"] == 2 and found["skipped"][0]["line"] == 2 and found["check"]["model"] == "tiny.en"
+    refused(run("speech", tmp_path / "nowhere"), "nowhere", "no such file")
+    refused(run("speech", files / "empty.jsonl"), "empty.jsonl", "it is empty")
+
+    # The others say what they skip, and go on: here to the next mistake.
+    status, _, err = run("evaluate", "tiny.en", "--speech", tmp_path, "--limit", 1, "--condition", "speed:1.1+fog")
+    assert status == 2 and "1 items of" in err and f"{demo[3].audio.name}: holds nothing" in err and "'fog'" in err
+    status, _, err = run("compress", "tiny.en", "--speech", tmp_path, "--plan", "gone.json", "-o", tmp_path / "small")
+    assert status == 2 and "1 of 3 transcripts of" in err and "gone.json" in err
 
 
 def test_demo_speech_can_be_taken_away(run, tmp_path):

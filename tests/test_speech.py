@@ -9,7 +9,8 @@ import soundfile
 import torch
 from transformers import WhisperFeatureExtractor
 
-from adaptwin_widgets.audio import Noise, active_power, parse_condition, read_audio
+from adaptwin_widgets.audio import active_power, read_audio
+from adaptwin_widgets.conditions import Noise, parse_condition
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.speech import (
     SAMPLE_RATE,
