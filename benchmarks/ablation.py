@@ -2,9 +2,9 @@
 
     python benchmarks/ablation.py [--json] [--model tiny.en] [--encoder 0.45] [--steps 60] [--seed 0] [--only NAME ...]
 
-Statistics and tuning see four fifths of both train sets (split by prompt); the rest is scored: KL divergence of the next
-token from the original's (nats a token, 16 utterances of each set) and word errors on all of it. Every way has the same
-number of steps and says how long they took. "untuned" is where all but the paper's recipe begin; that one
+Statistics and tuning see four fifths of both train sets (split by prompt); the rest is scored: KL divergence of the
+next token from the original's (nats a token, 16 utterances of each set) and word errors on all of it. Every way has the
+same number of steps and says how long they took. "untuned" is where all but the paper's recipe begin; that one
 (`method="adaptwin"`, a reconstruction) begins with its own, rougher model. The dev sets are not touched.
 """
 
