@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from adaptwin_widgets.sensitivity import Sensitivity
 
 FLOOR = 1  # every head keeps a rank, every feed-forward pair a neuron
+HEAD_STEP, NEURON_STEP = 8, 16  # even plans keep multiples of these: what vector units multiply without a remainder
 
 
 class Queue(NamedTuple):
     """Components in the order in which they go: head [n] (position in `heads`), parameters freed so far [n],
-    worth a parameter [n], ascending. heads: (twin, head) of each position."""
+    worth a parameter [n], ascending; stops [n]: whether the queue may be cut behind it. heads: (twin, head) of each
+    position."""
 
     head: np.ndarray
     freed: np.ndarray
     worth: np.ndarray
+    stops: np.ndarray
     heads: list[tuple[Twin, int]]
 
 
@@ -42,10 +45,11 @@ def queue(
     The components of one twin, all its heads together, go in the order of their energy; the damage done by then
     is its share of the twin's energy, or what `sensitivity` measured for that share. Marginal damages are made
     monotone by their convex hull, so that a threshold always removes a tail and the sort is optimal.
-    even: all heads of an attention layer, in both its twins, go down together, rank by rank.
+    even: all heads of an attention layer, in both its twins, go down together, in steps of `HEAD_STEP` ranks, and
+    neurons in steps of `NEURON_STEP`.
     """
     sides, locked = set(sides), tuple(locked)
-    head, price, worth = [], [], []
+    head, price, worth, stops = [], [], [], []
     names: list[tuple[Twin, int]] = []
     groups: dict[tuple, list[Twin]] = {}  # twins whose components go in one order
     for twin in spectra.values:
@@ -55,15 +59,24 @@ def queue(
     for (_, _, kind), twins in groups.items():
         going = _level_by_level if kind == "attention" else _weakest_first
         own, steps, each = going(spectra, twins, sensitivity)
+        block = 1
+        if even:  # what goes together shares its damage by price, so that no threshold falls within it
+            block = HEAD_STEP * (int(own.max()) + 1) if kind == "attention" else NEURON_STEP
+            whole = len(own) // block * block
+            own, each, steps = own[:whole], each[:whole], steps[:whole].reshape(-1, block)
+            shares = each.reshape(-1, block)
+            steps = (steps.sum(1) / shares.sum(1))[:, None] * shares
+            steps = steps.ravel()
         head.append(own + len(names))
         worth.append(isotonic_regression(steps / each, weights=each).x)  # the hull: a running pooled mean
         price.append(each)
+        stops.append(np.arange(1, len(own) + 1) % block == 0)
         names += [(twin, h) for twin in twins for h in range(len(spectra.values[twin]))]
     if not names:
-        return Queue(np.empty(0, int), np.empty(0, int), np.empty(0), [])
-    flat_head, flat_price, flat_worth = map(np.concatenate, (head, price, worth))
+        return Queue(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0, bool), [])
+    flat_head, flat_price, flat_worth, flat_stops = map(np.concatenate, (head, price, worth, stops))
     order = np.argsort(flat_worth, kind="stable")
-    return Queue(flat_head[order], np.cumsum(flat_price[order]), flat_worth[order], names)
+    return Queue(flat_head[order], np.cumsum(flat_price[order]), flat_worth[order], flat_stops[order], names)
 
 
 def _weakest_first(
@@ -80,15 +93,15 @@ def _weakest_first(
 def _level_by_level(
     spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same for one attention layer whose heads all go down together: at each step every head loses its weakest
-    component, and the step's damage is shared out by price, so that no threshold falls within it."""
+    """The same for one attention layer whose heads all go down together: at each level every head loses its weakest
+    component; the level's damage is divided among them."""
     energies = [spectra.values[twin][:, FLOOR:][:, ::-1] ** 2 for twin in twins]
     lost = [_damage(spectra, t, sensitivity, e.sum(0)) for t, e in zip(twins, energies, strict=True)]
     steps = np.sum(lost, axis=0)
     heads = [len(e) for e in energies]
     each = np.repeat([parameters_per_rank(spectra.config, twin) for twin in twins], heads)
     levels = len(steps)
-    return np.tile(np.arange(len(each)), levels), np.outer(steps, each / each.sum()).ravel(), np.tile(each, levels)
+    return np.tile(np.arange(len(each)), levels), np.repeat(steps / len(each), len(each)), np.tile(each, levels)
 
 
 def _damage(spectra: Spectra, twin: Twin, sensitivity: Sensitivity | None, lost: np.ndarray) -> np.ndarray:
@@ -147,7 +160,10 @@ def meet(
     whole, free = _start(spectra, line, name, fixed)
     _require_possible(fraction, _most(line, whole, free), name, locked)
     wanted = fraction * whole - free
-    count = 0 if wanted <= 0 else int(np.searchsorted(line.freed, wanted - 1e-9, side="left")) + 1
+    count = 0
+    if wanted > 0:
+        stops = np.flatnonzero(line.stops)
+        count = int(stops[np.searchsorted(line.freed[stops], wanted - 1e-9, side="left")]) + 1
     return remove(spectra, line, count)
 
 
@@ -170,7 +186,7 @@ def _most(line: Queue, whole: int, free: int) -> float:
 def describe(sensitivity: Sensitivity | None, even: bool = False) -> str:
     """How the ranks were chosen, in words."""
     by = "energy" if sensitivity is None else "measured damage"
-    return f"global sort by {by}" + (", heads of a layer alike" if even else "")
+    return f"global sort by {by}" + (", even ranks" if even else "")
 
 
 def uniform(

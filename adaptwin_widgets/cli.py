@@ -40,7 +40,7 @@ Allocation = Annotated[str, typer.Option(help="measured (damage of every twin, m
 Method = Annotated[
     str,
     typer.Option(
-        help="ours; even: heads of a layer alike; uniform: the same share of every twin; adaptwin: the paper's recipe, "
+        help="ours; even: ranks without padding; uniform: the same share of every twin; adaptwin: the paper's recipe, "
         "reconstructed."
     ),
 ]

@@ -71,8 +71,9 @@ class RankPlan:
         token embedding, the model with it); encoder and decoder may be given together. tau: instead of a
         fraction, the worth a parameter below which a component goes. sensitivity: measured damage; without it,
         worth is read off the energies. locked: twins to keep as they are, "cross.2.query_key" or a prefix "cross".
-        even: all heads of an attention layer keep the same rank in both its twins, for runtimes that know one head
-        dimension a layer (CTranslate2, ONNX); without it they run at the layer's largest rank.
+        even: all heads of an attention layer keep the same rank in both its twins, a multiple of 8, and neurons go by
+        16, for speed: some runtimes know one head dimension a layer (CTranslate2, ONNX; other plans run there at the
+        layer's largest rank), and vector units like round numbers. Up to one such step more than asked is removed.
 
         >>> import adaptwin_widgets as aw                                              # doctest: +SKIP
         >>> twins = aw.spectra(aw.load("tiny.en"))                                     # doctest: +SKIP

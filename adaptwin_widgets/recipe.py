@@ -102,7 +102,7 @@ class Recipe:
     def plan(self, method: str = "ours", **budget: Any) -> RankPlan:
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 
-        method: "ours"; "even": the same, with all heads of an attention layer alike, for CTranslate2 and ONNX;
+        method: "ours"; "even": the same, with ranks that runtimes run without padding (see `RankPlan.for_budget`);
         "uniform": every twin loses the same share, as a baseline to see what choosing is worth; or "adaptwin": the
         paper's recipe as far as it is known (arXiv 2406.08904; no code is public), a reconstruction: every twin loses
         the same share, is cut by its weights alone, and tuned with LoRA, layer by layer first (`Settings.adaptwin`).
