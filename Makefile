@@ -30,7 +30,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
-	@echo 'Variables: PYTHON=python3.12  PIP_ARGS=...  LAB_ARGS=...  TEST_ARGS="-k words"  BENCH=name'
+	@echo 'Variables: PYTHON=python3.12  PIP_ARGS=...  LAB_ARGS=...  WORKERS=2  TEST_ARGS="-k words"  BENCH=name'
 
 setup: $(STAMP) ## .venv with everything for users, tests and benchmarks
 
@@ -57,8 +57,11 @@ demo: $(STAMP) ## the same notebook without a browser; results in runs/demo
 	ADAPTWIN_RUNS=$(CURDIR)/$(DEMO) $(BIN)/python notebooks/make_results.py $(NOTEBOOK) -o $(DEMO)
 	@echo && echo "Results:" && find $(DEMO) -name '*.ipynb' -o -name '*.html' | sort | sed 's/^/  /'
 
+# Two files at a time with one thread each: two processes with two threads each would wait for one another.
+WORKERS ?= 2
+test: export OMP_NUM_THREADS := 1
 test: $(STAMP) ## the quick suite
-	$(BIN)/python -m pytest $(TEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
 
 test-all: $(STAMP) ## every test
 	$(BIN)/python -m pytest -m "" $(TEST_ARGS)
