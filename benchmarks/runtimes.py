@@ -115,25 +115,38 @@ def speeds(original: aw.Whisper, small: aw.Whisper, repeats: int, quiet: bool) -
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(description: str | None) -> argparse.ArgumentParser:
+    """Which small model, and how to answer: shared with `encoder.py`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="base")
     parser.add_argument("--encoder", type=float, default=0.45)
     parser.add_argument("--decoder", type=float, default=0.3)
     parser.add_argument("--method", default="ours", help="ours, or even: no padding in CTranslate2")
-    parser.add_argument("--small", type=Path, help="a small model that exists, instead of making one")
-    parser.add_argument("--limit", type=int, help="only so many clips of each set")
+    parser.add_argument("--small", type=Path, help="the folder of a small model; where there is none, it is made there")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--part", nargs="+", default=["wer", "speed"], choices=["wer", "speed"])
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def small_of(model: aw.Whisper, chosen: argparse.Namespace) -> aw.Whisper:
+    """The small model asked for, made from the train sets or read from its folder."""
+    if chosen.small and chosen.small.is_dir():
+        return aw.load(chosen.small)
+    recipe = aw.Recipe(model, list(corpora("train", chosen.speech).values()))
+    small = recipe.compress(recipe.plan(chosen.method, encoder=chosen.encoder, decoder=chosen.decoder))
+    if chosen.small:
+        small.save_pretrained(chosen.small)
+    return small
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--limit", type=int, help="only so many clips of each set")
+    parser.add_argument("--part", nargs="+", default=["wer", "speed"], choices=["wer", "speed"])
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
-    if chosen.small:
-        small = aw.load(chosen.small)
-    else:
-        recipe = aw.Recipe(model, list(corpora("train", chosen.speech).values()))
-        small = recipe.compress(recipe.plan(chosen.method, encoder=chosen.encoder, decoder=chosen.decoder))
+    small = small_of(model, chosen)
     result: dict = {"model": chosen.model, "source": small.source}
     if "wer" in chosen.part:
         sets = {part: corpus.head(chosen.limit) for part, corpus in corpora("dev", chosen.speech).items()}
