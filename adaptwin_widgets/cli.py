@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None, help="See where a Whisper model is redundant, make it smaller, adapt it to one speaker.",
 )  # fmt: skip
 
-Model = Annotated[str, typer.Argument(help="A hub name, a folder, or tiny.en or base, which need no network.")]
+Model = Annotated[str, typer.Argument(help="tiny.en or base, which need no network; a folder, a .pt file, a hub name.")]
 Speech = Annotated[list[Path], typer.Option("--speech", help="Manifest; the first is the target speaker's.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Where to write the result.")]
