@@ -60,7 +60,7 @@ def from_ct2(
     settings: Mapping[str, Any],
     tokenizer_json: dict[str, Any],
     where: str,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
 ) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """A model and its processor from the content of CTranslate2's files.
 

@@ -160,7 +160,9 @@ def compress(
     whisper = load(model)
     recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
     chosen = chosen or recipe.plan(**budget)
-    recipe.compress(chosen).save_pretrained(output)
+    small = recipe.compress(chosen)
+    small.save_pretrained(output)
+    chosen = RankPlan.from_dict(small.notes["plan"])  # of a model that was small already no twin has grown
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
     report(result, as_json, f"{model}: {shrunk(chosen)}; the model is in {output}.")
 

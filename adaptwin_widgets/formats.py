@@ -23,7 +23,7 @@ from adaptwin_widgets.offline import OFFLINE, from_packages, known_tokenizer
 MODEL_TYPES = (WhisperConfig.model_type, TwinWhisperConfig.model_type)  # as config.json calls them
 
 
-def read(name: str | Path, dtype: torch.dtype) -> tuple[Any, WhisperProcessor, Path | None]:
+def read(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, WhisperProcessor, Path | None]:
     """Model, processor and the folder they came from, whatever the layout; see `whisper.load`."""
     where, path = str(name), Path(name).expanduser()
     if where in OFFLINE and isinstance(name, str):
@@ -42,7 +42,7 @@ def read(name: str | Path, dtype: torch.dtype) -> tuple[Any, WhisperProcessor, P
     return *_from_folder(path, where, dtype), path
 
 
-def _from_folder(folder: Path, where: str, dtype: torch.dtype) -> tuple[Any, WhisperProcessor]:
+def _from_folder(folder: Path, where: str, dtype: torch.dtype | None) -> tuple[Any, WhisperProcessor]:
     if (folder / adapter.CONFIG).is_file() and not any(folder.glob("model*.safetensors")):
         name = adapter.original(folder, where)
         try:
@@ -60,8 +60,8 @@ def _from_folder(folder: Path, where: str, dtype: torch.dtype) -> tuple[Any, Whi
     return _from_transformers(folder, where, dtype)
 
 
-def _from_transformers(folder: Path, where: str, dtype: torch.dtype) -> tuple[Any, WhisperProcessor]:
-    """One file of weights or several; on a CPU they are mapped, so that weights in `dtype` take no memory unused."""
+def _from_transformers(folder: Path, where: str, dtype: torch.dtype | None) -> tuple[Any, WhisperProcessor]:
+    """One file of weights or several. They are mapped: those stored in `dtype` take memory only while they are read."""
     if not any(folder.glob("model*.safetensors")):
         raise InputError(
             f"{where} has no model.safetensors; save it again with save_pretrained "
@@ -72,7 +72,7 @@ def _from_transformers(folder: Path, where: str, dtype: torch.dtype) -> tuple[An
             model, report = AutoModelForSpeechSeq2Seq.from_pretrained(
                 folder,
                 config=AutoConfig.from_pretrained(folder),
-                dtype=dtype,
+                dtype=dtype or "auto",
                 use_safetensors=True,
                 output_loading_info=True,
             )
@@ -88,7 +88,9 @@ def _from_transformers(folder: Path, where: str, dtype: torch.dtype) -> tuple[An
     return model, processor
 
 
-def _from_ct2(folder: Path, settings: dict[str, Any], where: str, dtype: torch.dtype) -> tuple[Any, WhisperProcessor]:
+def _from_ct2(
+    folder: Path, settings: dict[str, Any], where: str, dtype: torch.dtype | None
+) -> tuple[Any, WhisperProcessor]:
     """CTranslate2's folder; older ones have no tokenizer.json."""
     with (folder / "model.bin").open("rb") as file:
         if not file.seek(0, 2):

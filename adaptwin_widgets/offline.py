@@ -88,7 +88,7 @@ EXTRA = {"base": "'adaptwin-widgets[base]'"}  # the extra of pyproject.toml that
 
 
 def from_packages(
-    name: str, dtype: torch.dtype = torch.float32
+    name: str, dtype: torch.dtype | None = torch.float32
 ) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """The offline model `name` (a key of `OFFLINE`) and its processor.
 

@@ -52,7 +52,7 @@ ALIGNMENT_HEADS = {
 }
 
 
-def read(path: Path, where: str, dtype: torch.dtype) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+def read(path: Path, where: str, dtype: torch.dtype | None) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """The model of a checkpoint and its processor; weights that are stored in `dtype` stay in the mapped file.
 
     The tokenizer is the ``tokenizer.json`` beside the file, or the one every Whisper with as many tokens has. where:
@@ -62,7 +62,10 @@ def read(path: Path, where: str, dtype: torch.dtype) -> tuple[WhisperForConditio
     try:
         dims = dict(checkpoint["dims"])
         sizes = {ours: int(dims[theirs]) for theirs, ours in SIZES.items()}
-        state = {rename(name): tensor.to(dtype) for name, tensor in checkpoint["model_state_dict"].items()}
+        state = {
+            rename(name): tensor if dtype is None else tensor.to(dtype)
+            for name, tensor in checkpoint["model_state_dict"].items()
+        }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{where} is no checkpoint of OpenAI's Whisper; it lacks dims or model_state_dict ({reason(error)})."

@@ -130,14 +130,17 @@ class Whisper:
                 raise InputError(f"{repo_id} cannot be put on the hub; {reason(error)}.") from error
 
 
-def load(name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Whisper:
+def load(
+    name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = torch.float32
+) -> Whisper:
     """A Whisper, ready to transcribe.
 
     name: ``tiny.en`` or ``base`` (from Python packages, without network); a folder in transformers' or in
     CTranslate2's layout (one that is called ``base`` as ``./base``), or of an adapter (peft's LoRA and its kin), which
     is merged into its original; a checkpoint of OpenAI's (``small.pt``); or a name on the hub.
     device: torch's default device if not given. dtype: of the weights; weights stored in float16 are the same
-    bit for bit in float16 and in float32.
+    bit for bit in float16 and in float32. ``None`` leaves them as they are stored, and on a CPU in their file, mapped
+    into memory: spectra of a large model then need little more than the largest layer.
     Raises `InputError` if there is no such model, if it is no Whisper, or if it cannot be read.
 
     >>> whisper = load("tiny.en")

@@ -367,3 +367,23 @@ def test_what_an_adapter_lacks(adapted: tuple[Path, Whisper], tmp_path: Path, mo
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(InputError, match=r"has no adapter_model\.safetensors"):
         aw.load(folder)
+
+
+# --- made smaller by this project
+
+
+def test_a_small_model_cut_no_further_writes_the_same(ragged: Whisper, clips: aw.Corpus) -> None:
+    one = clips.head(1)
+    same = aw.compress(ragged, aw.RankPlan.full(ragged.config))
+    assert same.config.ranks == ragged.config.ranks
+    assert said(same, one) == said(aw.expand(ragged), one) == said(ragged, one)
+
+
+@pytest.mark.slow
+def test_a_small_model_is_observed_and_made_smaller(ragged: Whisper, clips: aw.Corpus) -> None:
+    recipe = aw.Recipe(ragged, [aw.demo_speech()["target_train"].head(20)], allocation="energy", windows=8)
+    smaller = recipe.compress(recipe.plan(encoder=0.2))
+    assert smaller.model.num_parameters() < ragged.model.num_parameters()
+    assert all(new <= old for key in smaller.config.ranks
+               for new, old in zip(smaller.config.rank(key), ragged.config.rank(key), strict=True))  # fmt: skip
+    assert aw.evaluate(smaller, clips).wer <= 50
