@@ -212,6 +212,7 @@ def evaluate(
     condition: Annotated[str | None, typer.Option(help="noise:10 adds noise at 10 dB.")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     language: Annotated[str | None, typer.Option(help="Code or name; default: detected once per corpus.")] = None,
+    task: Annotated[str, typer.Option(help="transcribe, or translate to English.")] = "transcribe",
     hypotheses: Annotated[Path | None, typer.Option(help="Write every hypothesis to this file.")] = None,
     against: Annotated[str | None, typer.Option(help="Another model: adds the paired difference.")] = None,
     as_json: Json = False,
@@ -223,7 +224,9 @@ def evaluate(
 
     sounds = apply_condition(Corpus.from_manifest(speech).head(limit), condition)
     whisper, other = load(model), load(against) if against else None
-    score = score_model(whisper, sounds, language=language, dtype=dtype, against=other, job=progress(as_json))
+    score = score_model(
+        whisper, sounds, language=language, task=task, dtype=dtype, against=other, job=progress(as_json)
+    )
     if hypotheses:
         score.write_hypotheses(hypotheses)
     sentence = f"{score.wer:.2f} % word errors, 95 % interval {score.wer_low:.2f} to {score.wer_high:.2f}"

@@ -85,8 +85,8 @@ def diagonal_blocks(matrix: Tensor, heads: int) -> Tensor:
 
 
 def white_moment(weight: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
-    """[H, dh, dh] second moment of what each head's rows of a projection [H*dh, d] make of white inputs, as a spectrum of
-    weights alone (CLOVER, ICML 2025) assumes them; a bias [H*dh] counts as one more input."""
+    """[H, dh, dh] second moment of what each head's rows of a projection [H*dh, d] make of white inputs, as spectra of
+    weights alone (CLOVER, ICML 2025) assume them; a bias [H*dh] counts as one more input."""
     rows = weight.detach().double().unflatten(0, (heads, -1))
     moment = rows @ rows.mT
     if bias is not None:

@@ -182,6 +182,22 @@ def test_without_the_package_of_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> 
         offline.known_tokenizer(51865, "small.pt")
 
 
+# --- languages and tasks
+
+
+@needs_base
+def test_language_and_task_are_chosen(clips: aw.Corpus, tiny_en: Whisper) -> None:
+    base, one = aw.load("base"), clips.head(1)
+    score = aw.evaluate(base, one, language="en", task="translate", against=base)
+    assert score.language == "en" and score.metric == "wer" and score.difference == 0 and score.wer <= 30
+    japanese = aw.evaluate(base, one, language="ja")
+    assert (japanese.language, japanese.metric) == ("ja", "cer")
+    with pytest.raises(InputError, match="knows no task 'sing'"):
+        aw.evaluate(base, one, language="en", task="sing")
+    with pytest.raises(InputError, match="English only, not task 'translate'"):
+        aw.evaluate(tiny_en, one, task="translate")
+
+
 # --- Distil-Whisper: two decoder layers
 
 
