@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from adaptwin_widgets.model import TwinWhisperConfig  # and the Auto classes kno
 from adaptwin_widgets.offline import OFFLINE, from_packages, known_tokenizer
 
 MODEL_TYPES = (WhisperConfig.model_type, TwinWhisperConfig.model_type)  # as config.json calls them
+LARGE = 10**9  # bytes of weights whose loading is worth a progress bar
 
 
 def read(name: str | Path, dtype: torch.dtype | None) -> tuple[Any, WhisperProcessor, Path | None]:
@@ -62,13 +63,14 @@ def _from_folder(folder: Path, where: str, dtype: torch.dtype | None) -> tuple[A
 
 def _from_transformers(folder: Path, where: str, dtype: torch.dtype | None) -> tuple[Any, WhisperProcessor]:
     """One file of weights or several. They are mapped: those stored in `dtype` take memory only while they are read."""
-    if not any(folder.glob("model*.safetensors")):
+    files = list(folder.glob("model*.safetensors"))
+    if not files:
         raise InputError(
             f"{where} has no model.safetensors; save it again with save_pretrained "
             "(pickled weights, pytorch_model.bin, are not read)."
         )
     try:
-        with no_bars():
+        with no_bars() if sum(file.stat().st_size for file in files) < LARGE else nullcontext():
             model, report = AutoModelForSpeechSeq2Seq.from_pretrained(
                 folder,
                 config=AutoConfig.from_pretrained(folder),

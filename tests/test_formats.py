@@ -188,10 +188,8 @@ def test_without_the_package_of_a_tokenizer(monkeypatch: pytest.MonkeyPatch) -> 
 @needs_base
 def test_language_and_task_are_chosen(clips: aw.Corpus, tiny_en: Whisper) -> None:
     base, one = aw.load("base"), clips.head(1)
-    score = aw.evaluate(base, one, language="en", task="translate", against=base)
-    assert score.language == "en" and score.metric == "wer" and score.difference == 0 and score.wer <= 30
-    japanese = aw.evaluate(base, one, language="ja")
-    assert (japanese.language, japanese.metric) == ("ja", "cer")
+    german = aw.evaluate(base, one, language="de", task="translate")  # what is written is English, and scored as such
+    assert (german.language, german.metric) == ("en", "wer") and german.wer <= 50
     with pytest.raises(InputError, match="knows no task 'sing'"):
         aw.evaluate(base, one, language="en", task="sing")
     with pytest.raises(InputError, match="English only, not task 'translate'"):
@@ -341,13 +339,11 @@ def adapted(tiny_en: Whisper, tmp_path_factory: pytest.TempPathFactory) -> tuple
                 up.normal_(0, 0.03)
                 by_hand.model.get_submodule(name.removeprefix("base_model.model.")).weight += 2 * up @ down
     wrapped.peft_config["default"].base_model_name_or_path = "openai/whisper-tiny.en"
-    wrapped.save_pretrained(folder)
+    wrapped.save_pretrained(folder, save_embedding_layers=False)  # else it looks for the original on a hub
     return folder, by_hand
 
 
-def test_an_adapter_is_merged(
-    adapted: tuple[Path, Whisper], clips: aw.Corpus, written: list[str], tiny_en: Whisper
-) -> None:
+def test_an_adapter_is_merged(adapted: tuple[Path, Whisper], clips: aw.Corpus, tiny_en: Whisper) -> None:
     folder, by_hand = adapted
     again = aw.load(folder)
     assert type(again.model) is WhisperForConditionalGeneration and again.name == "lora"
@@ -356,8 +352,7 @@ def test_an_adapter_is_merged(
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-6, msg=name)
     assert not same_weights(again, tiny_en)
-    text = said(again, clips)
-    assert text == said(by_hand, clips)
+    assert said(again, clips.head(1)) == said(by_hand, clips.head(1))
     frozen = [name for name, p in again.model.named_parameters() if not p.requires_grad]
     assert frozen == ["model.encoder.embed_positions.weight"]
 
