@@ -21,10 +21,11 @@ def original(folder: Path, where: str) -> str | Path:
     name = read_json(folder / CONFIG).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise InputError(f"{where}: {CONFIG} names no base_model_name_or_path; write there what it was trained on.")
-    if Path(name).expanduser().exists():
-        return Path(name)
-    if not Path(name).is_absolute() and (folder / name).exists():
-        return folder / name
+    for place in (Path(name).expanduser(), folder / name):
+        if place.exists():
+            if place.resolve() == folder.resolve():
+                raise InputError(f"{where}: {CONFIG} names its own folder; write there what it was trained on.")
+            return place
     short = name.removeprefix("openai/whisper-")
     return short if short in OFFLINE else name
 

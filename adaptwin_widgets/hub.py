@@ -12,13 +12,8 @@ from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.offline import OFFLINE
 
 HINT = "tiny.en and base need no network"
-WEIGHTS = [
-    "model.safetensors",
-    "model-*.safetensors",
-    "adapter_model.safetensors",
-    "model.bin",
-]  # the last: CTranslate2
-FILES = ["*.json", "*.txt", *WEIGHTS]  # one set of weights, no pickles
+WEIGHTS = ["model.safetensors", "model-*.safetensors", "adapter_model.safetensors", "model.bin"]  # and no pickles
+FILES = ["*.json", "*.txt", *WEIGHTS]
 TIMEOUT = 10  # seconds until a hub that does not answer counts as out of reach
 
 

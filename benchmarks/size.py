@@ -4,7 +4,7 @@
 
 Random weights in the shapes of Whisper's sizes (what they are does not matter to the work) are written to a temporary
 folder. Child processes then measure, each from its start of loading to its end and with all the memory that was ever
-resident, the mapped file and Python's own half gigabyte included:
+resident, the mapped file and Python's own half gigabyte included (CPU seconds count Python's start as well):
 
 spectra: load, all weight-only spectra. compress: load, spectra, a plan with 45 % of the encoder and 30 % of the decoder
 removed, compression, saving. OMP_NUM_THREADS sets the number of threads.
@@ -86,11 +86,12 @@ def work(kind: str, folder: Path, stored: bool) -> dict[str, Any]:
         mark("compress")
         small.save_pretrained(folder.with_name("small"))
         mark("save")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     stages = {after: end - begun for (_, begun), (after, end) in itertools.pairwise(marks)}
     return {
-        "seconds": sum(stages.values()), "peak_gib": peak / 2**30, "stages": stages,
-        "parameters": model.model.num_parameters(),
+        "seconds": sum(stages.values()), "cpu_seconds": used.ru_utime + used.ru_stime, "peak_gib": peak / 2**30,
+        "stages": stages, "parameters": model.model.num_parameters(),
     }  # fmt: skip
 
 
@@ -111,7 +112,8 @@ def measure(name: str, dtype: str, stored: bool, quiet: bool) -> dict[str, Any]:
     row["parameters"] = row["spectra"].pop("parameters")
     if not quiet:
         cells = "   ".join(
-            f"{kind} {row[kind]['seconds']:7.1f} s {row[kind]['peak_gib']:5.2f} GiB ("
+            f"{kind} {row[kind]['seconds']:7.1f} s (CPU {row[kind]['cpu_seconds']:.1f}) "
+            f"{row[kind]['peak_gib']:5.2f} GiB ("
             + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in row[kind]["stages"].items()) + ")"
             for kind in WORK
         )  # fmt: skip

@@ -359,12 +359,14 @@ def test_an_adapter_is_merged(adapted: tuple[Path, Whisper], clips: aw.Corpus, t
 
 def test_what_an_adapter_lacks(adapted: tuple[Path, Whisper], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = shutil.copytree(adapted[0], tmp_path / "lora")
+    monkeypatch.chdir(folder)
     settings = json.loads((folder / "adapter_config.json").read_text())
     with monkeypatch.context() as without, pytest.raises(InputError, match=r"pip install 'adaptwin-widgets\[peft\]'"):
         without.setitem(sys.modules, "peft", None)
         aw.load(folder)
     for change, message in (
         ({"base_model_name_or_path": None}, "names no base_model_name_or_path"),
+        ({"base_model_name_or_path": "."}, "names its own folder"),
         (
             {"base_model_name_or_path": "./nowhere"},
             "and the model it belongs to cannot be loaded: There is no",
