@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_weights_stay_in_their_file_when_nothing_is_said(tiny_en: aw.Whisper, tmp_path: Path) -> None:
-    """Memory of its own for the whole model would show: what belongs to no file grows by less than a tenth of it."""
+    """Memory of its own for the whole model would show: what belongs to no file, such as the tokenizer, grows by less
+    than a third of it."""
     status = Path("/proc/self/status")
     if not status.is_file():
         pytest.skip("only Linux says what memory belongs to no file")
@@ -29,7 +30,7 @@ def test_weights_stay_in_their_file_when_nothing_is_said(tiny_en: aw.Whisper, tm
     aw.load(folder, dtype=None)  # what loading leaves behind the first time is not the model's
     before = own()
     model = aw.load(folder, dtype=None)
-    assert own() - before < 15e6 < 0.1 * 4 * model.model.num_parameters()
+    assert own() - before < 4 * model.model.num_parameters() / 3
     assert model.model.dtype == torch.float32
     assert all(torch.equal(p, q) for p, q in zip(model.model.parameters(), tiny_en.model.parameters(), strict=True))
 
