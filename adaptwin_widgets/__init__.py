@@ -8,6 +8,7 @@ from adaptwin_widgets.attempt import run_study
 from adaptwin_widgets.compress import compress
 from adaptwin_widgets.demo import demo_speech
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.expand import expand
 from adaptwin_widgets.export import export
 from adaptwin_widgets.jobs import Cancelled, Job
 from adaptwin_widgets.mismatch import SpeechCheck, check_speech
@@ -41,8 +42,9 @@ __all__ = [
     "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner", "RankPicker",
     "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "SpeechCheck", "SpeechReport",
     "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper",
-    "Workbench", "Worker", "asterisk_speech", "check_speech", "compress", "demo_speech", "evaluate", "export", "load",
-    "measure_sensitivity", "observe", "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
+    "Workbench", "Worker", "asterisk_speech", "check_speech", "compress", "demo_speech", "evaluate", "expand",
+    "export", "load", "measure_sensitivity", "observe", "paired_difference", "run_study", "spectra", "speed_table",
+    "transcribe", "tune",
 ]  # fmt: skip
 
 

@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None, help="See where a Whisper model is redundant, make it smaller, adapt it to one speaker.",
 )  # fmt: skip
 
-Model = Annotated[str, typer.Argument(help="A hub name, a folder, or tiny.en or base, which need no network.")]
+Model = Annotated[str, typer.Argument(help="tiny.en or base, which need no network; a folder, a .pt file, a hub name.")]
 Speech = Annotated[list[Path], typer.Option("--speech", help="Manifest, table or folder; the target speaker's first.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Where to write the result.")]
@@ -166,7 +166,9 @@ def compress(
     whisper = load(model)
     recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
     chosen = chosen or recipe.plan(method=method, **budget)
-    recipe.compress(chosen).save_pretrained(output)
+    small = recipe.compress(chosen)
+    small.save_pretrained(output)
+    chosen = RankPlan.from_dict(small.notes["plan"])  # of a model that was small already no twin has grown
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
     report(result, as_json, f"{model}: {shrunk(chosen)}; the model is in {output}.")
 
@@ -218,6 +220,7 @@ def evaluate(
     ] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     language: Annotated[str | None, typer.Option(help="Code or name; default: detected once per corpus.")] = None,
+    task: Annotated[str, typer.Option(help="transcribe, or translate to English.")] = "transcribe",
     hypotheses: Annotated[Path | None, typer.Option(help="Write every hypothesis to this file.")] = None,
     against: Annotated[str | None, typer.Option(help="Another model: adds the paired difference.")] = None,
     as_json: Json = False,
@@ -230,7 +233,9 @@ def evaluate(
 
     sounds = apply_condition(speech_of(speech, lambda: progress(as_json), limit), condition)
     whisper, other = load(model), load(against) if against else None
-    score = score_model(whisper, sounds, language=language, dtype=dtype, against=other, job=progress(as_json))
+    score = score_model(
+        whisper, sounds, language=language, task=task, dtype=dtype, against=other, job=progress(as_json)
+    )
     if hypotheses:
         score.write_hypotheses(hypotheses)
     sentence = f"{score.wer:.2f} % word errors, 95 % interval {score.wer_low:.2f} to {score.wer_high:.2f}"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from adaptwin_widgets import twins as closed_form
 from adaptwin_widgets.anatomy import Twin, attention_name, attention_of, layer_of, module_path
-from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.expand import expand
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
 from adaptwin_widgets.observe import Statistics
@@ -45,25 +45,32 @@ def compress(
     >>> plan = aw.RankPlan.for_budget(aw.spectra(model, stats), encoder=0.3)              # doctest: +SKIP
     >>> small = aw.compress(model, plan, stats)                                           # doctest: +SKIP
 
-    Raises InputError when plan or statistics belong to another model, or the model is compressed already.
+    A model that is compressed already is compressed further: no twin keeps more than it has, and a plan speaks of the
+    original's size. Raises InputError when plan or statistics belong to another model.
     """
-    original = model.model
-    if getattr(original.config, "ranks", None):
-        raise InputError(f"{model.source} is compressed already; compress the original it was made from.")
-    plan.check(original.config, model.source)
-    weights = {
-        name: value.detach().clone() for name, value in original.state_dict().items() if name != "proj_out.weight"
-    }
+    plan.check(model.config, model.source)
+    plan = plan.within(getattr(model.config, "ranks", None) or {})
+    original = expand(model).model
+    weights: dict[str, Tensor] = {}  # only what is new, in its final precision, so that no second model is ever there
+    replaced: list[str] = []
     with torch.no_grad():
         for key in ensure(job).track(list(plan.ranks), text="Compressing"):
             twin = Twin.parse(key)
             check_statistics(original.config, twin, stats)
             if twin.kind == "feed_forward":
                 order = spectra.order[twin] if spectra is not None else neuron_order(original, twin, stats).order
-                _replace(weights, twin, feed_forward_weights(original, twin, plan.ranks[key][0], order, stats))
+                new = feed_forward_weights(original, twin, plan.ranks[key][0], order, stats)
             elif twin.kind == "query_key" or str(twin._replace(kind="query_key")) not in plan.ranks:
-                _replace(weights, twin, attention_weights_for(original, twin, plan.ranks, stats))
-    notes = {"original": model.source, "plan": plan.to_dict()}
+                new = attention_weights_for(original, twin, plan.ranks, stats)
+            else:
+                continue
+            prefix = _prefix(twin)
+            replaced += [f"{prefix}{name.partition('.')[0]}." for name in new]
+            weights |= {prefix + name: value.to(original.dtype).contiguous() for name, value in new.items()}
+    for name, value in original.state_dict().items():
+        if not name.startswith((*replaced, "proj_out.")):
+            weights[name] = value.detach().clone()
+    notes = {"original": model.notes.get("original", model.source), "plan": plan.to_dict()}
     return Whisper(build(original, plan, weights), model.processor, f"{model.name}, compressed", notes)
 
 
@@ -84,12 +91,10 @@ def build(original: nn.Module, plan: RankPlan, weights: dict[str, Tensor]) -> Tw
     return small.to(original.device).eval()
 
 
-def _replace(weights: dict[str, Tensor], twin: Twin, new: dict[str, Tensor]) -> None:
-    prefix = module_path(twin.part, twin.layer)
-    if twin.kind != "feed_forward":
-        prefix += f".{attention_name(twin.part)}"
-        weights.pop(f"{prefix}.v_proj.bias")
-    weights.update({f"{prefix}.{name}": value.contiguous() for name, value in new.items()})
+def _prefix(twin: Twin) -> str:
+    """What the names of a twin's modules begin with in the state dictionary."""
+    attention = "" if twin.kind == "feed_forward" else f"{attention_name(twin.part)}."
+    return f"{module_path(twin.part, twin.layer)}.{attention}"
 
 
 def attention_weights_for(

@@ -7,6 +7,7 @@ in bytes and values; then aliases, pairs of names. A name is a 16-bit length, th
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Iterator
 
@@ -21,11 +22,13 @@ DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 SELF_ATTENTION = (["q_proj", "k_proj", "v_proj"], ["out_proj"])  # what linear_0, linear_1, ... stack
 CROSS_ATTENTION = (["q_proj"], ["k_proj", "v_proj"], ["out_proj"])
 
+Buffer = bytes | mmap.mmap
+
 
 class _Cursor:
     """Walks over the bytes of a file."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Buffer) -> None:
         self.data, self.at = memoryview(data), 0
 
     def bytes(self, count: int) -> memoryview:
@@ -42,7 +45,7 @@ class _Cursor:
         return bytes(self.bytes(self.number("H"))[:-1]).decode()
 
 
-def read_variables(data: bytes, where: str) -> dict[str, np.ndarray]:
+def read_variables(data: Buffer, where: str) -> dict[str, np.ndarray]:
     """Every variable of a ``model.bin``, as read-only arrays that share the memory of `data`.
 
     where: what to call the file in messages. Raises `InputError` if `data` is no such file.
@@ -99,8 +102,8 @@ def architecture(variables: dict[str, np.ndarray], where: str) -> dict[str, int]
     return sizes
 
 
-def state_dict(variables: dict[str, np.ndarray], where: str) -> dict[str, Tensor]:
-    """The weights under transformers' names, in the file's own precision.
+def state_dict(variables: dict[str, np.ndarray], where: str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The weights under transformers' names, in the file's own precision or in `dtype`.
 
     Raises `InputError` if a weight is missing or quantised to integers.
     """
@@ -116,7 +119,8 @@ def state_dict(variables: dict[str, np.ndarray], where: str) -> dict[str, Tensor
         for module, values in zip(modules, np.array_split(stacked, len(modules)), strict=True):
             if not (module.endswith("k_proj") and kind == "bias"):  # Whisper's keys have none; zeros stand for it
                 # A copy, because the file's bytes are read-only and tensors are not.
-                state[f"model.{module}.{kind}"] = torch.from_numpy(values.copy())
+                tensor = torch.from_numpy(values.copy())
+                state[f"model.{module}.{kind}"] = tensor if dtype is None else tensor.to(dtype)
     return state
 
 

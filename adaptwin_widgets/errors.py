@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and how it quotes others."""
 
 
 class InputError(ValueError):
@@ -11,3 +11,12 @@ class InputError(ValueError):
     ...
     adaptwin_widgets.errors.InputError: dev.jsonl, line 3: no 'text' field; add the transcript.
     """
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says, to go on with in a sentence.
+
+    >>> reason(OSError("no space left.\\nmore"))
+    'no space left'
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,7 +1,8 @@
-"""Writing so that nothing is ever half there."""
+"""Writing so that nothing is ever half there, and reading what others wrote."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,6 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from adaptwin_widgets.errors import InputError
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:
@@ -70,3 +74,14 @@ def whole_folder(target: Path, keep: Callable[[Path, Path], None] | None = None)
 def temporary_name(path: Path) -> Path:
     """A hidden name beside `path` that no other process or thread uses."""
     return path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; raises `InputError` naming the file if there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}).") from error
+    return content

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from adaptwin_widgets.anatomy import attention_of, layer_of
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.expand import expand
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.speech import Corpus
@@ -250,7 +251,7 @@ def observe(
 ) -> Statistics:
     """Gather the statistics of every twin in one pass over speech.
 
-    model: an uncompressed `Whisper`. speech: one corpus, or several: the first is the target speaker, who gets
+    model: a `Whisper`, compressed or not. speech: one corpus, or several: the first is the target speaker, who gets
     `target_weight`, the others share the rest by duration. windows: how many 30 s windows of each corpus to use.
     The decoder is teacher-forced on the model's own transcripts, so the corpus needs none.
 
@@ -260,16 +261,14 @@ def observe(
     >>> stats.attention["encoder", 0].query.shape                               # doctest: +SKIP
     torch.Size([6, 64, 64])
 
-    Raises InputError for a model that is compressed already, and for a corpus without speech.
+    Raises InputError where there is no corpus, or one without speech.
     """
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
-    if getattr(model.config, "ranks", None):
-        raise InputError(f"{model.source} is compressed already; observe the original it was made from.")
     if not corpora:
         raise InputError("There is no speech to observe; give at least one corpus.")
     if not 0 < target_weight <= 1:
         raise InputError(f"The target's weight is {target_weight}; it has to be above 0 and at most 1.")
-    job = ensure(job)
+    job, model = ensure(job), expand(model)
     parts = [_observe_one(model, c, windows, batch_size, seed, job) for c in corpora]
     return Statistics.mix(parts, corpus_weights(corpora, target_weight))
 

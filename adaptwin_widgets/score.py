@@ -110,6 +110,7 @@ def evaluate(
     *,
     limit: int | None = None,
     language: str | None = None,
+    task: str = "transcribe",
     dtype: str | torch.dtype = "auto",
     batch_size: int = 16,
     against: Whisper | Score | None = None,
@@ -117,8 +118,9 @@ def evaluate(
 ) -> Score:
     """Transcribe a corpus and score it.
 
-    limit: only the first so many utterances. language, dtype, batch_size: as for `transcribe`. against:
-    another model, or its score on the same utterances; adds the paired difference.
+    limit: only the first so many utterances. language (that is spoken), task, dtype, batch_size: as for `transcribe`;
+    translations are scored as the English they are, against references in English. against: another model, or its
+    score on the same utterances; adds the paired difference.
 
     >>> import adaptwin_widgets as aw                                                    # doctest: +SKIP
     >>> aw.evaluate(aw.load("tiny.en"), aw.Corpus.from_manifest("dev.jsonl")).wer        # doctest: +SKIP
@@ -131,10 +133,12 @@ def evaluate(
     if not corpus:
         raise InputError(f"{corpus.name}: holds no utterances, so there is nothing to score; add speech.")
     start = time.perf_counter()
-    texts = transcribe(whisper, corpus, batch_size=batch_size, dtype=dtype, language=language, job=job)
+    texts = transcribe(whisper, corpus, batch_size=batch_size, dtype=dtype, language=language, task=task, job=job)
     seconds = time.perf_counter() - start
+    spoken = texts[0].language
+    written = spoken if task == "transcribe" else "en"
     score = score_texts(
-        [u.text for u in corpus], [t.text for t in texts], [u.id for u in corpus], texts[0].language,
+        [u.text for u in corpus], [t.text for t in texts], [u.id for u in corpus], written,
         looped=[t.looped for t in texts],
     )  # fmt: skip
     score = dataclasses.replace(
@@ -143,8 +147,8 @@ def evaluate(
     if against is None:
         return score
     if isinstance(against, Whisper):
-        language = score.language if against.multilingual else None
-        against = evaluate(against, corpus, language=language, dtype=dtype, batch_size=batch_size, job=job)
+        language = spoken if against.multilingual else None
+        against = evaluate(against, corpus, language=language, task=task, dtype=dtype, batch_size=batch_size, job=job)
     difference, low, high = paired_difference(score, against)
     return dataclasses.replace(
         score, against_wer=against.wer, difference=difference, difference_low=low, difference_high=high

@@ -24,6 +24,7 @@ from adaptwin_widgets.allocate import queue, remove
 from adaptwin_widgets.anatomy import Twin, attention_name, layer_of, twins_of
 from adaptwin_widgets.compress import attention_weights_for, feed_forward_weights
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.expand import expand
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Job, ensure
@@ -124,7 +125,7 @@ def measure_sensitivity(
     >>> sensitivity = aw.measure_sensitivity(model, twins, stats, speech)                         # doctest: +SKIP
     >>> plan = aw.RankPlan.for_budget(twins, encoder=0.45, sensitivity=sensitivity)               # doctest: +SKIP
     """
-    job = ensure(job)
+    job, model = ensure(job), expand(model)
     mark = fingerprint(spectra)
     folder = Path(platformdirs.user_cache_dir("adaptwin_widgets")) if cache == "" else cache
     path = Path(folder) / f"sensitivity-{mark}.json" if folder is not None else None

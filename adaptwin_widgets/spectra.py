@@ -15,6 +15,7 @@ from transformers import WhisperConfig
 from adaptwin_widgets import twins as closed_form
 from adaptwin_widgets.anatomy import Shape, Twin, attention_of, full_rank, heads_of, layer_of, twins_of
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.expand import expand
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.observe import Statistics
 from adaptwin_widgets.whisper import Whisper
@@ -83,18 +84,23 @@ def diagonal_blocks(matrix: Tensor, heads: int) -> Tensor:
     return blocks.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
 
-def white_moments(model: nn.Module, part: str, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(Cq, Ck, C) [H, dh, dH] of white inputs: what a weight-only spectrum (CLOVER, ICML 2025) assumes."""
-    heads = attention_of(model, part, layer).num_heads
-    wq, bq, wk, wv, *_ = attention_weights(model, part, layer)
-    q, k, v = (by_head(w, heads) for w in (torch.cat([wq, bq[None]]), wk, wv))
-    return q.mT @ q, k.mT @ k, v.mT @ v
+def white_moment(weight: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """[H, dh, dh] second moment of what each head's rows of a projection [H*dh, d] make of white inputs, as spectra of
+    weights alone (CLOVER, ICML 2025) assume them; a bias [H*dh] counts as one more input."""
+    rows = weight.detach().double().unflatten(0, (heads, -1))
+    moment = rows @ rows.mT
+    if bias is not None:
+        own = bias.detach().double().unflatten(0, (heads, -1))
+        moment += own[:, :, None] * own[:, None]
+    return moment
 
 
 def query_key_factors(model: nn.Module, twin: Twin, stats: Statistics | None) -> closed_form.QueryKey:
     """The factored query-key product of every head of one layer."""
     if stats is None:
-        query, key, _ = white_moments(model, twin.part, twin.layer)
+        a = attention_of(model, twin.part, twin.layer)
+        query = white_moment(a.q_proj.weight, a.num_heads, a.q_proj.bias)
+        key = white_moment(a.k_proj.weight, a.num_heads)
     else:
         moments = stats.attention[twin.part, twin.layer]
         query, key = moments.query, moments.key
@@ -103,13 +109,18 @@ def query_key_factors(model: nn.Module, twin: Twin, stats: Statistics | None) ->
 
 def value_output_factors(model: nn.Module, twin: Twin, stats: Statistics | None) -> closed_form.ValueOutput:
     """The factored value-output product of every head of one layer."""
-    heads = attention_of(model, twin.part, twin.layer).num_heads
-    wo = attention_weights(model, twin.part, twin.layer)[5]
+    covariance, output = value_output_moments(model, twin, stats)
+    return closed_form.value_output(covariance, output)
+
+
+def value_output_moments(model: nn.Module, twin: Twin, stats: Statistics | None) -> tuple[Tensor, Tensor]:
+    """Of every head of one layer: the covariance of its values [H, dh, dh] and its rows of the output [H, dh, d]."""
+    a = attention_of(model, twin.part, twin.layer)
     if stats is None:
-        covariance = white_moments(model, twin.part, twin.layer)[2]
+        covariance = white_moment(a.v_proj.weight, a.num_heads)
     else:
-        covariance = diagonal_blocks(stats.attention[twin.part, twin.layer].covariance, heads)
-    return closed_form.value_output(covariance, wo.unflatten(0, (heads, -1)))
+        covariance = diagonal_blocks(stats.attention[twin.part, twin.layer].covariance, a.num_heads)
+    return covariance, a.out_proj.weight.detach().double().T.unflatten(0, (a.num_heads, -1))
 
 
 def neuron_order(model: nn.Module, twin: Twin, stats: Statistics | None) -> closed_form.FeedForward:
@@ -131,11 +142,11 @@ def spectra(model: Whisper, stats: Statistics | None = None, *, job: Job | None 
 
     Values of a query-key twin are in units of the raw score (before the scale ``64 ** -0.5``), of a value-output
     twin and of neurons in units of the layer's output; their squares are mean squared errors a row.
-    Raises InputError for a model that is compressed already, or statistics of another model.
+    Of a model that is compressed already, what is gone has the value (nearly) zero. Raises InputError for statistics of
+    another model.
     """
+    model = expand(model)
     config = model.config
-    if getattr(config, "ranks", None):
-        raise InputError(f"{model.source} is compressed already; its original has the spectra.")
     result = Spectra(config, model.source, aware=stats is not None)
     factors_of: dict[str, Callable[..., Any]] = {
         "query_key": query_key_factors,
@@ -145,10 +156,12 @@ def spectra(model: Whisper, stats: Statistics | None = None, *, job: Job | None 
     for twin in ensure(job).track(list(twins_of(config)), text="Spectra"):
         check_statistics(config, twin, stats)
         shape = (heads_of(config, twin), full_rank(config, twin))
-        result.weight_only[twin] = _weight_only(model.model, twin).reshape(shape).cpu().numpy()
-        result.values[twin] = result.weight_only[twin]
+        found = None
         if stats is not None or twin.kind == "feed_forward":
             found = factors_of[twin.kind](model.model, twin, stats)
+        white = found.values if found is not None and stats is None else _weight_only(model.model, twin)
+        result.weight_only[twin] = result.values[twin] = white.reshape(shape).cpu().numpy()
+        if found is not None:
             result.values[twin] = found.values.reshape(shape).cpu().numpy()
             if twin.kind == "feed_forward":
                 result.order[twin] = found.order.cpu()
@@ -161,9 +174,7 @@ def _weight_only(model: nn.Module, twin: Twin) -> Tensor:
         return neuron_order(model, twin, None).values
     if twin.kind == "query_key":
         return query_key_factors(model, twin, None).values
-    wo = attention_weights(model, twin.part, twin.layer)[5]
-    covariance = white_moments(model, twin.part, twin.layer)[2]
-    return closed_form.value_output_values(covariance, wo.unflatten(0, (len(covariance), -1)))
+    return closed_form.value_output_values(*value_output_moments(model, twin, None))
 
 
 def single_spectra(model: nn.Module, twin: Twin) -> tuple[tuple[str, str], np.ndarray, np.ndarray]:

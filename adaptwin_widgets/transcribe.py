@@ -58,6 +58,7 @@ def transcribe(
     batch_size: int = 16,
     dtype: str | torch.dtype = "auto",
     language: str | None = None,
+    task: str = "transcribe",
     engine: Runner | None = None,
     job: Job | None = None,
 ) -> list[Transcript]:
@@ -65,14 +66,15 @@ def transcribe(
 
     Greedy, without timestamps: in float32 the text of transformers' ``generate(num_beams=1)``, except that a
     decoding loop is cut where it begins to repeat. language: code or name for a multilingual model; ``None``
-    detects it once for all. dtype: ``auto`` is the fastest sound format (`precision.resolve_dtype`). engine: what
-    runs the model instead of torch, such as ``OnnxEngine(folder)``; `whisper` then gives tokens and settings only.
+    detects it once for all. task: ``transcribe``, or ``translate`` to English. dtype: ``auto`` is the fastest sound
+    format (`precision.resolve_dtype`). engine: what runs the model instead of torch, such as
+    ``OnnxEngine(folder)``; `whisper` then gives tokens and settings only.
 
     >>> texts = transcribe(whisper, corpus)                                              # doctest: +SKIP
     >>> texts[0].text, texts[0].looped                                                   # doctest: +SKIP
     ('Author of the danger trail, Philip Steels, etc.', False)
 
-    Raises `InputError` for a clip that is too long or cannot be read and for an unknown language or dtype;
+    Raises `InputError` for a clip that is too long or cannot be read and for an unknown language, task or dtype;
     `Cancelled` when the job was cancelled.
     """
     if batch_size < 1:
@@ -82,7 +84,7 @@ def transcribe(
         return []
     if language is None and whisper.multilingual:
         language = detect_language(whisper, sounds, engine=engine)
-    prompt = whisper.prompt(language=language)
+    prompt = whisper.prompt(language, task)
     code = language_code(whisper, prompt)
     job = ensure(job)
     order = sorted(range(len(sounds)), key=lambda i: -sounds[i].duration)  # clips of a batch end together

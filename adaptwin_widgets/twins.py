@@ -99,7 +99,8 @@ def value_output(covariance: Tensor, output: Tensor) -> ValueOutput:
     """
     r = cholesky(covariance)
     image = r @ output.double()
-    u, s, _ = torch.linalg.svd(image, full_matrices=False)
+    # With image = Lᵀ Q, Q orthonormal, the left side of the small L's decomposition is all of the image's.
+    u, s, _ = torch.linalg.svd(torch.linalg.qr(image.mT, mode="r").R.mT, full_matrices=False)
     return ValueOutput(s, torch.linalg.solve_triangular(r, u, upper=True), u.mT @ image)
 
 

@@ -1,4 +1,4 @@
-"""Load a Whisper: one of the two that need no network, a folder, or a model from the hub.
+"""Load a Whisper: one of the two that need no network, a folder, a checkpoint, or a model from the hub.
 
 >>> from adaptwin_widgets.whisper import load
 >>> whisper = load("tiny.en")
@@ -11,37 +11,21 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, constants, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForSpeechSeq2Seq,
-    WhisperConfig,
-    WhisperForConditionalGeneration,
-    WhisperProcessor,
-)
+from huggingface_hub import HfApi
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.tokenization_whisper import TASK_IDS, TO_LANGUAGE_CODE
-from transformers.utils import logging
 
 from adaptwin_widgets.card import CARD, is_ours, model_card
-from adaptwin_widgets.errors import InputError
-from adaptwin_widgets.files import whole_folder
-from adaptwin_widgets.model import TwinWhisperConfig  # and the Auto classes know it
-from adaptwin_widgets.offline import OFFLINE, complete, from_ct2, from_packages
+from adaptwin_widgets.errors import InputError, reason
+from adaptwin_widgets.files import read_json, whole_folder
+from adaptwin_widgets.formats import MODEL_TYPES, no_bars, read
 
-MODEL_TYPES = (WhisperConfig.model_type, TwinWhisperConfig.model_type)  # as config.json calls them
 NOTES = "adaptwin.json"  # how a compressed model was made
-HINT = "tiny.en and base need no network"
-HUB_FILES = ["*.json", "*.txt", "model.safetensors", "model-*.safetensors"]  # one set of weights, no pickles
-HUB_TIMEOUT = 10  # seconds until a hub that does not answer counts as out of reach
 
 
 @dataclass
@@ -119,7 +103,7 @@ class Whisper:
         """
         folder = Path(folder).expanduser()
         require_model_folder(folder)
-        with whole_folder(folder, _keep_other_files) as new, _no_bars():
+        with whole_folder(folder, _keep_other_files) as new, no_bars():
             self.model.save_pretrained(new)
             self.processor.save_pretrained(new)
             if self.notes:
@@ -142,130 +126,33 @@ class Whisper:
             try:
                 hub.create_repo(repo_id, private=private, exist_ok=True)
                 return str(hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=f"Add {self.name}"))
-            except Exception as error:  # as many kinds as in `_from_hub`
-                raise InputError(f"{repo_id} cannot be put on the hub; {_reason(error)}.") from error
+            except Exception as error:  # as many kinds as in `hub.download`
+                raise InputError(f"{repo_id} cannot be put on the hub; {reason(error)}.") from error
 
 
-def load(name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> Whisper:
+def load(
+    name: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = torch.float32
+) -> Whisper:
     """A Whisper, ready to transcribe.
 
     name: ``tiny.en`` or ``base`` (from Python packages, without network); a folder in transformers' or in
-    CTranslate2's layout (one that is called ``base`` as ``./base``); or a name on the hub.
+    CTranslate2's layout (one that is called ``base`` as ``./base``), or of an adapter (peft's LoRA and its kin), which
+    is merged into its original; a checkpoint of OpenAI's (``small.pt``); or a name on the hub.
     device: torch's default device if not given. dtype: of the weights; weights stored in float16 are the same
-    bit for bit in float16 and in float32.
+    bit for bit in float16 and in float32. ``None`` leaves them as they are stored, and on a CPU in their file, mapped
+    into memory: spectra of a large model then need little more than the largest layer.
     Raises `InputError` if there is no such model, if it is no Whisper, or if it cannot be read.
 
     >>> whisper = load("tiny.en")
     >>> whisper.name, whisper.config.d_model, whisper.model.dtype
     ('tiny.en', 384, torch.float32)
     """
-    where = str(name)
-    folder = Path(name).expanduser()
-    if where in OFFLINE and isinstance(name, str):
-        model, processor = from_packages(where, dtype)
-    elif where and folder.is_dir():
-        model, processor = _from_folder(folder, where, dtype)
-    elif folder.is_file():
-        raise InputError(f"{where} is a file; give a model's folder or its name on the hub ({HINT}).")
-    elif isinstance(name, Path) or _cannot_be_on_the_hub(where):
-        raise InputError(f"There is no model folder {where!r}; check the path ({HINT}).")
-    else:
-        model, processor = _from_folder(_from_hub(where), where, dtype)
+    model, processor, folder = read(name, dtype)
     # Fixed sinusoids; transformers freezes them when it builds a model and forgets that when it reads one.
     model.model.encoder.embed_positions.requires_grad_(False)
     model.to(device if device is not None else torch.get_default_device()).eval()
-    notes = _read_json(folder / NOTES) if (folder / NOTES).is_file() else {}
-    return Whisper(model, processor, where, notes)
-
-
-def _cannot_be_on_the_hub(name: str) -> bool:
-    """There, names are ``model`` or ``owner/model``."""
-    return (
-        not name.strip()
-        or name.startswith((".", "~", "/"))
-        or name.endswith(("/", ".pt", ".bin", ".safetensors", ".json", ".jsonl"))
-        or name.count("/") > 1
-        or "\\" in name
-    )
-
-
-def _from_hub(name: str) -> Path:
-    """The model's folder in the hub's cache, brought up to date if the hub answers."""
-    folder, reason = None, "has no model.safetensors on the hub, or not yet in the hub's cache"
-    try:
-        HfApi().model_info(name, timeout=HUB_TIMEOUT)  # the download alone would wait for ever
-        folder = snapshot_download(name, allow_patterns=HUB_FILES)
-    except HFValidationError:
-        reason = "is no folder here and no possible name on the hub"
-    except Exception as error:  # of many kinds: the hub client's own, its network library's, the system's
-        reason = _why(error)
-        with suppress(LocalEntryNotFoundError):  # whatever keeps the hub from answering, the cache is still good
-            folder = snapshot_download(name, local_files_only=True)
-            reason = "is in the hub's cache only in part"
-    if folder and any(Path(folder).glob("model*.safetensors")):
-        return Path(folder)
-    short = name.lower().split("/")[-1].removeprefix("whisper-")
-    hint = f"use {short}, which needs no network" if short in OFFLINE else HINT
-    raise InputError(f"{name} {reason}; {hint}.")
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403, 404):
-        return "is no folder here, and the hub has no model of this name that is open to you"
-    if constants.is_offline_mode():
-        return "is no folder here, and with HF_HUB_OFFLINE set only models in the hub's cache can be had"
-    return "is no folder here, and the hub cannot be reached"
-
-
-def _from_folder(folder: Path, where: str, dtype: torch.dtype) -> tuple[Any, WhisperProcessor]:
-    """Read transformers' layout, or CTranslate2's."""
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{where} is not a model folder; there is no config.json in it.")
-    settings = _read_json(folder / "config.json")
-    if "model_type" not in settings and (folder / "model.bin").is_file():
-        weights = (folder / "model.bin").read_bytes()
-        return from_ct2(weights, settings, _read_json(folder / "tokenizer.json"), where, dtype)
-    if (kind := settings.get("model_type")) not in MODEL_TYPES:
-        raise InputError(f"{where} holds a model of type {kind!r}; only Whisper models can be loaded.")
-    if not any(folder.glob("model*.safetensors")):
-        raise InputError(
-            f"{where} has no model.safetensors; save it again with save_pretrained "
-            "(pickled weights, pytorch_model.bin, are not read)."
-        )
-    try:
-        with _no_bars():
-            model, report = AutoModelForSpeechSeq2Seq.from_pretrained(
-                folder,
-                config=AutoConfig.from_pretrained(folder),
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-            )
-            processor = WhisperProcessor.from_pretrained(folder)
-        complete(model.generation_config, processor.tokenizer)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{where} cannot be loaded; {_reason(error)}.") from error
-    start = processor.tokenizer.convert_tokens_to_ids("<|startoftranscript|>")
-    if start != model.generation_config.decoder_start_token_id:  # transformers makes one up without its file
-        raise InputError(f"{where} has no tokenizer that fits the model; copy the original's tokenizer.json there.")
-    if missing := sorted(report["missing_keys"]):
-        raise InputError(f"{where} lacks weights ({missing[0]}, {len(missing)} in all); save the model again.")
-    return model, processor
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an error says, to go on with in a sentence."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("not an object")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}).") from error
-    return content
+    notes = read_json(folder / NOTES) if folder is not None and (folder / NOTES).is_file() else {}
+    return Whisper(model, processor, str(name), notes)
 
 
 def require_model_folder(folder: Path) -> None:
@@ -274,7 +161,7 @@ def require_model_folder(folder: Path) -> None:
         raise InputError(f"{folder} is a file; give a folder to save the model in.")
     if folder.is_dir() and any(folder.iterdir()):
         config = folder / "config.json"
-        if not config.is_file() or _read_json(config).get("model_type") not in MODEL_TYPES:
+        if not config.is_file() or read_json(config).get("model_type") not in MODEL_TYPES:
             raise InputError(f"{folder} is not empty and holds no Whisper model; give another folder.")
 
 
@@ -289,15 +176,3 @@ def _keep_other_files(target: Path, new: Path) -> None:
             shutil.copytree(entry, new / entry.name, symlinks=True)
         else:
             shutil.copy2(entry, new / entry.name, follow_symlinks=False)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without transformers' progress bars for what takes a second."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -8,10 +8,12 @@ from transformers import AutoModelForSpeechSeq2Seq, WhisperConfig, WhisperForCon
 
 from adaptwin_widgets.anatomy import full_rank, heads_of, twins_of
 from adaptwin_widgets.compress import compress
-from adaptwin_widgets.cost import cost
+from adaptwin_widgets.cost import cost, reductions
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.expand import expand
 from adaptwin_widgets.model import group_heads
 from adaptwin_widgets.plan import RankPlan, shape_of
+from adaptwin_widgets.spectra import spectra
 from adaptwin_widgets.whisper import Whisper
 
 CONFIG = {
@@ -146,15 +148,63 @@ def test_gradients_reach_every_factor(whisper, inputs):
         assert grad is not None and grad.shape == getattr(attention, name).weight.shape and grad.abs().sum() > 0
 
 
-def test_the_original_is_untouched_and_compressing_twice_is_refused(whisper, inputs):
+def test_the_original_is_untouched(whisper, inputs):
     before = logits(whisper, inputs)
     small = compress(whisper, ragged(whisper.config))
     with torch.no_grad():
         for p in small.model.parameters():
             p.zero_()
     assert torch.equal(logits(whisper, inputs), before)
-    with pytest.raises(InputError, match="compressed already"):
-        compress(small, RankPlan.full(whisper.config))
+    half = {"encoder.1.feed_forward": [40]}  # of a plan that names little, the rest is a copy as well
+    small = compress(whisper, RankPlan(half, shape_of(whisper.config)))
+    with torch.no_grad():
+        for p in small.model.parameters():
+            p.zero_()
+    assert torch.equal(logits(whisper, inputs), before)
+
+
+def test_a_small_model_expanded_computes_the_same(whisper, inputs):
+    small = compress(whisper, ragged(whisper.config))
+    plain = expand(small)
+    assert type(plain.model) is WhisperForConditionalGeneration and type(plain.config) is WhisperConfig
+    assert {k: v.shape for k, v in plain.model.state_dict().items()} == {
+        k: v.shape for k, v in whisper.model.state_dict().items()
+    }
+    torch.testing.assert_close(logits(plain, inputs), logits(small, inputs), atol=1e-5, rtol=0)
+    assert expand(whisper) is whisper
+    for p in plain.model.parameters():
+        p.data.zero_()
+    assert logits(small, inputs).abs().max() > 0, "the weights are copies"
+
+
+def test_a_small_model_is_compressed_further(whisper, inputs):
+    small = compress(whisper, ragged(whisper.config))
+    again = compress(small, RankPlan.full(whisper.config))
+    assert again.config.ranks == small.config.ranks, "what is gone does not come back"
+    torch.testing.assert_close(logits(again, inputs), logits(small, inputs), atol=1e-4, rtol=0)
+    twins = spectra(small)
+    for twin, values in twins.values.items():
+        for row, rank in zip(values, small.config.rank(str(twin)), strict=True):
+            assert (row[rank:] <= 1e-4 * values.max()).all(), twin
+    plan = RankPlan.for_budget(twins, encoder=0.75 * small_share(small))
+    smaller = compress(small, plan)
+    assert smaller.model.num_parameters() == RankPlan.from_dict(smaller.notes["plan"]).after.model
+    plan = RankPlan.for_budget(twins, encoder=small_share(small) + 0.05)
+    smaller = compress(small, plan)
+    assert small_share(smaller) >= small_share(small) + 0.05
+    assert all(
+        new <= old
+        for key, ranks in smaller.config.ranks.items()
+        for new, old in zip(ranks, small.config.rank(key), strict=True)
+    )
+    assert smaller.notes["original"] == small.notes["original"] == "random"
+    with pytest.raises(InputError, match="was made for"):
+        compress(small, RankPlan.full(WhisperConfig()))
+
+
+def small_share(model):
+    """The fraction of the encoder that is gone."""
+    return reductions(cost(model.config), cost(model.config, model.config.ranks))["encoder_reduction"]
 
 
 def test_groups_cover_every_head_once():

@@ -21,7 +21,7 @@ from transformers import WhisperForConditionalGeneration
 from transformers.models.whisper.modeling_whisper import sinusoids
 from whisper_normalizer.english import EnglishTextNormalizer
 
-from adaptwin_widgets import ct2_reader, offline, whisper
+from adaptwin_widgets import assemble, ct2_reader, hub, offline
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
 from adaptwin_widgets.whisper import Whisper, load
@@ -395,7 +395,7 @@ def test_ctranslate2_folder(tiny: Whisper, tmp_path: Path) -> None:
     again = load(tmp_path)
     assert same_weights(again.model, tiny.model)
     assert again.model.generation_config == tiny.model.generation_config
-    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.json").write_text("[]")
     with pytest.raises(InputError, match=r"tokenizer\.json cannot be read"):
         load(tmp_path)
 
@@ -426,7 +426,7 @@ def test_foreign_tokenizer() -> None:
         token["id"] += 1
     for bad in (tokenizer, {}, {**tokenizer, "added_tokens": []}):
         with pytest.raises(InputError, match="tokenizer[.]json is not a Whisper tokenizer"):
-            offline.from_ct2(read["model.bin"], json.loads(read["config.json"]), bad, "m")
+            assemble.from_ct2(read["model.bin"], json.loads(read["config.json"]), bad, "m")
 
 
 # --- the packages
@@ -573,6 +573,6 @@ def test_name_the_hub_does_not_know(cache: Path, monkeypatch: pytest.MonkeyPatch
 def test_hub_that_never_answers_is_given_up(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(whisper, "HUB_TIMEOUT", 0.2)
+        monkeypatch.setattr(hub, "TIMEOUT", 0.2)
         with pytest.raises(InputError, match="the hub cannot be reached"):
             load("openai/whisper-tiny.en")
