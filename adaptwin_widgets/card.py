@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import WhisperConfig
 
-from adaptwin_widgets.cost import Cost, cost
+from adaptwin_widgets.cost import Cost, sizes
 from adaptwin_widgets.offline import OFFLINE
 
 CARD = "README.md"  # where model hubs look for it
@@ -27,7 +27,7 @@ def model_card(config: WhisperConfig, notes: Mapping[str, Any]) -> str:
     """
     original = str(notes.get("original", "a Whisper model"))
     lines = [*_metadata(original), "", MARK, "", f"# {_title(original)}, made smaller", ""]
-    lines += [_how(original, notes), "", *_sizes(cost(config), cost(config, getattr(config, "ranks", None)))]
+    lines += [_how(original, notes), "", *_sizes(*sizes(config))]
     if scores := notes.get("scores"):
         lines += ["", *_scores(scores)]
     if tuning := notes.get("tuning"):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from adaptwin_widgets import twins as closed_form
 from adaptwin_widgets.anatomy import Twin, attention_name, attention_of, layer_of, module_path
+from adaptwin_widgets.embedding import factor
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job, ensure
-from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
+from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration, is_compressed
 from adaptwin_widgets.observe import Statistics
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.spectra import (
@@ -23,7 +26,10 @@ from adaptwin_widgets.spectra import (
     query_key_factors,
     value_output_factors,
 )
+from adaptwin_widgets.vocabulary import cut_processor, renumbered
 from adaptwin_widgets.whisper import Whisper
+
+EMBEDDING = "model.decoder.embed_tokens.weight"
 
 
 def compress(
@@ -48,7 +54,7 @@ def compress(
     Raises InputError when plan or statistics belong to another model, or the model is compressed already.
     """
     original = model.model
-    if getattr(original.config, "ranks", None):
+    if is_compressed(original.config):
         raise InputError(f"{model.source} is compressed already; compress the original it was made from.")
     plan.check(original.config, model.source)
     weights = {
@@ -63,25 +69,55 @@ def compress(
                 _replace(weights, twin, feed_forward_weights(original, twin, plan.ranks[key][0], order, stats))
             elif twin.kind == "query_key" or str(twin._replace(kind="query_key")) not in plan.ranks:
                 _replace(weights, twin, attention_weights_for(original, twin, plan.ranks, stats))
+        _embed(weights, plan, stats)
     notes = {"original": model.source, "plan": plan.to_dict()}
-    return Whisper(build(original, plan, weights), model.processor, f"{model.name}, compressed", notes)
+    words = plan.vocabulary
+    processor = model.processor if words is None else cut_processor(model.processor, words.kept)
+    return Whisper(build(original, plan, weights), processor, f"{model.name}, compressed", notes)
 
 
-def build(original: nn.Module, plan: RankPlan, weights: dict[str, Tensor]) -> TwinWhisperForConditionalGeneration:
-    """A compressed model around these weights, without initialising any at random."""
+def build(original: nn.Module, plan: RankPlan, weights: dict[str, Tensor]) -> WhisperForConditionalGeneration:
+    """A compressed model around these weights, without initialising any at random.
+
+    Where nothing but the vocabulary is cut, it is a Whisper like any other, for every program that reads one.
+    """
     settings = {k: v for k, v in original.config.to_dict().items() if k not in ("model_type", "architectures", "ranks")}
-    config = TwinWhisperConfig(**settings, ranks=plan.ranks)
+    generation, words = original.generation_config, plan.vocabulary
+    if words is not None:
+        sizes = {"vocab_size": len(words), "original_vocab_size": original.config.vocab_size}
+        settings |= renumbered(settings, words.kept) | sizes
+        generation = copy.deepcopy(generation)
+        generation.update(**renumbered(generation.to_dict(), words.kept))
+    if words is not None and not plan.ranks and not plan.embedding:
+        config, kind = WhisperConfig(**settings), WhisperForConditionalGeneration
+    else:
+        settings |= {"embedding_rank": plan.embedding} if plan.embedding else {}
+        config, kind = TwinWhisperConfig(**settings, ranks=plan.ranks), TwinWhisperForConditionalGeneration
     config._attn_implementation = original.config._attn_implementation
     with torch.device("meta"):
-        small = TwinWhisperForConditionalGeneration(config)
+        small = kind(config)
     dtype = original.dtype
     small.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, strict=False, assign=True)
     small.tie_weights()
     if left := [name for name, p in small.named_parameters() if p.is_meta]:
         raise RuntimeError(f"no weights for {left[:3]}")
     small.model.encoder.embed_positions.requires_grad_(False)
-    small.generation_config = original.generation_config
+    small.generation_config = generation
     return small.to(original.device).eval()
+
+
+def _embed(weights: dict[str, Tensor], plan: RankPlan, stats: Statistics | None) -> None:
+    """Keep the rows of the kept tokens, then factor them."""
+    rows = weights[EMBEDDING]
+    seen = None if stats is None else stats.output
+    kept = torch.arange(len(rows)) if plan.vocabulary is None else torch.tensor(plan.vocabulary.kept)
+    if plan.vocabulary is not None:
+        weights[EMBEDDING] = rows = rows[kept]
+    if plan.embedding:
+        second, chances = (None, None) if seen is None else (seen.second, seen.chances[kept])
+        table, basis = factor(rows, plan.embedding, second, chances)
+        weights[EMBEDDING] = table.contiguous()
+        weights[EMBEDDING.replace("weight", "basis")] = basis.contiguous()
 
 
 def _replace(weights: dict[str, Tensor], twin: Twin, new: dict[str, Tensor]) -> None:

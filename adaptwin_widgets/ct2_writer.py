@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adaptwin_widgets.embedding import Rows
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.layers import bias_of
 from adaptwin_widgets.packed import PackedAttention, packed_attention
@@ -69,8 +70,8 @@ def specification(whisper: Whisper, specs: Any) -> Any:
             _norm(their_layer.ffn.layer_norm, our_layer.final_layer_norm)
             _linear(their_layer.ffn.linear_0, our_layer.fc1.weight, our_layer.fc1.bias)
             _linear(their_layer.ffn.linear_1, our_layer.fc2.weight, our_layer.fc2.bias)
-    spec.decoder.embeddings.weight = _array(network.decoder.embed_tokens.weight)
-    spec.decoder.projection.weight = _array(whisper.model.proj_out.weight)
+    rows = Rows.of(whisper.model).dense()  # CTranslate2 knows no factors here
+    spec.decoder.embeddings.weight, spec.decoder.projection.weight = _array(rows), _array(rows)
     spec.register_vocabulary(_vocabulary(whisper))
     _settings(spec.config, whisper)
     return spec

@@ -16,6 +16,7 @@ from adaptwin_widgets import twins as closed_form
 from adaptwin_widgets.anatomy import Shape, Twin, attention_of, full_rank, heads_of, layer_of, twins_of
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job, ensure
+from adaptwin_widgets.model import is_compressed
 from adaptwin_widgets.observe import Statistics
 from adaptwin_widgets.whisper import Whisper
 
@@ -134,7 +135,7 @@ def spectra(model: Whisper, stats: Statistics | None = None, *, job: Job | None 
     Raises InputError for a model that is compressed already, or statistics of another model.
     """
     config = model.config
-    if getattr(config, "ranks", None):
+    if is_compressed(config):
         raise InputError(f"{model.source} is compressed already; its original has the spectra.")
     result = Spectra(config, model.source, aware=stats is not None)
     factors_of: dict[str, Callable[..., Any]] = {
