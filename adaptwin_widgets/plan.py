@@ -209,9 +209,9 @@ def _validate(plan: RankPlan) -> None:
         for rank in ranks:
             if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= full:
                 raise InputError(f"ranks.{key} holds {rank!r}; a rank is a whole number from 0 to {full}.")
-    rank = plan.embedding
-    if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= config.d_model):
-        raise InputError(f"embedding is {rank!r}; the embedding's rank is a whole number from 1 to {config.d_model}.")
+    own, width = plan.embedding, config.d_model
+    if own is not None and (isinstance(own, bool) or not isinstance(own, int) or not 1 <= own <= width):
+        raise InputError(f"embedding is {own!r}; the embedding's rank is a whole number from 1 to {width}.")
     if plan.vocabulary is not None:
         plan.vocabulary.check(config.vocab_size)
     if unknown := [lock for lock in plan.locked if not any(matches(key, lock) for key in known)]:

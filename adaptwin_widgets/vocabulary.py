@@ -8,6 +8,7 @@ before. Ids are renumbered in the same order, so timestamps still come last and 
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import re
 import unicodedata
@@ -17,19 +18,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from adaptwin_widgets.errors import InputError
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import WhisperProcessor
 
     from adaptwin_widgets.observe import Statistics
     from adaptwin_widgets.whisper import Whisper
 
 SPARE = 1e-3  # share of a language's running tokens that may be cut where nobody says a size
-WORDS = 60_000  # most frequent words that a language's tokens are counted in
+WORDS = 40_000  # most frequent words that a language's tokens are counted in
 CASES = ((str.lower, 0.85), (str.capitalize, 0.15))  # how often a word is written so
 SPACELESS = ("zh", "ja", "th", "yue", "lo", "my", "km")  # written without spaces between words
 STARTS = 0.05  # share of words that no space precedes
@@ -99,9 +100,9 @@ def choose_vocabulary(
 
     Raises InputError for a language without a word list, a size that does not fit, and without wordfreq.
     """
-    tokenizer, whole = model.processor.tokenizer.backend_tokenizer, model.config.vocab_size
+    tokenizer, whole = _whole(model.processor.tokenizer.backend_tokenizer), model.config.vocab_size
     pieces = Pieces.of(tokenizer)
-    used = _use(tokenizer, pieces, language)
+    used = _use(tokenizer.to_str(), language).copy()
     if stats is not None and stats.output is not None:
         seen = stats.output.chances.double().numpy()[: len(used)]
         used = used / used.sum() + seen / seen.sum()
@@ -131,16 +132,30 @@ class Pieces(NamedTuple):
     def of(cls, tokenizer: Tokenizer) -> Pieces:
         content = json.loads(tokenizer.to_str())["model"]
         ids = content["vocab"]
-        parts = {}
-        for merge in content["merges"]:
-            first, second = merge.split(" ") if isinstance(merge, str) else merge
-            parts[ids[first + second]] = ids[first], ids[second]
+        parts = {ids[first + second]: (ids[first], ids[second]) for first, second in map(_pair, content["merges"])}
         return cls(parts, {place: token for token, place in ids.items()})
 
 
-def _use(tokenizer: Tokenizer, pieces: Pieces, language: str) -> np.ndarray:
-    """How often each ordinary token is used in a language, in any unit."""
-    frequencies = _frequencies(language)
+def _pair(merge: str | list[str]) -> list[str]:
+    return merge.split(" ") if isinstance(merge, str) else merge
+
+
+def _whole(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with the first merge, of a space and a t, which some copies of the multilingual one have lost; the
+    model still writes what is made by it."""
+    content = json.loads(tokenizer.to_str())
+    first = ["\u0120", "t"]  # a space as byte-level tokenizers write it
+    if first in map(_pair, content["model"]["merges"]) or "".join(first) not in content["model"]["vocab"]:
+        return tokenizer
+    content["model"]["merges"] = [first, *content["model"]["merges"]]
+    return Tokenizer.from_str(json.dumps(content))
+
+
+@functools.lru_cache(maxsize=8)
+def _use(content: str, language: str) -> np.ndarray:
+    """How often each ordinary token of a tokenizer, given as JSON, is used in a language, in any unit."""
+    frequencies, tokenizer = _frequencies(language), Tokenizer.from_str(content)
+    pieces = Pieces.of(tokenizer)
     used = np.zeros(max(pieces.text) + 1)
     words = [word for word in frequencies if not re.search(r"\d\d", word)][:WORDS]
     for writing, share in _writings(language):
@@ -188,8 +203,7 @@ def cut_processor(processor: WhisperProcessor, kept: Sequence[int]) -> WhisperPr
     content = json.loads(processor.tokenizer.backend_tokenizer.to_str())
     model = content["model"]
     model["vocab"] = {token: places[old] for token, old in model["vocab"].items() if old in places}
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-    model["merges"] = [pair for pair in merges if "".join(pair) in model["vocab"]]
+    model["merges"] = [pair for pair in map(_pair, model["merges"]) if "".join(pair) in model["vocab"]]
     for first, second in model["merges"]:
         if first not in model["vocab"] or second not in model["vocab"]:
             raise InputError(f"vocabulary.kept holds {first + second!r} but not its parts; choose the vocabulary anew.")
@@ -201,7 +215,7 @@ def cut_processor(processor: WhisperProcessor, kept: Sequence[int]) -> WhisperPr
     except KeyError as error:
         raise InputError(f"vocabulary.kept lacks the special token {error}; choose the vocabulary anew.") from error
     new = copy.deepcopy(processor)
-    new.tokenizer._tokenizer = type(processor.tokenizer.backend_tokenizer).from_str(json.dumps(content))
+    new.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
     return new
 
 
