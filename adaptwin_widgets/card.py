@@ -63,6 +63,10 @@ def _how(original: str, notes: Mapping[str, Any]) -> str:
     plan = notes.get("plan") or {}
     budget = " and ".join(f"{name} −{float(value):.0%}" for name, value in (plan.get("budget") or {}).items())
     chosen = f"; ranks by {plan['method']}" if plan.get("method") else ""
+    if words := plan.get("vocabulary"):
+        chosen += f"; {words['size']} tokens kept, chosen for the language {words['language']!r}"
+    if rank := plan.get("embedding"):
+        chosen += f"; the token embedding at rank {rank}"
     licence = "The licence is that of the original; look it up before you pass the model on."
     if _is_openais(original):
         licence = "OpenAI's weights are under the MIT licence."

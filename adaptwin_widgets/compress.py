@@ -72,7 +72,7 @@ def compress(
         _embed(weights, plan, stats)
     notes = {"original": model.source, "plan": plan.to_dict()}
     words = plan.vocabulary
-    processor = model.processor if words is None else cut_processor(model.processor, words.kept)
+    processor = model.processor if words is None else cut_processor(model.processor, words)
     return Whisper(build(original, plan, weights), processor, f"{model.name}, compressed", notes)
 
 
@@ -85,9 +85,9 @@ def build(original: nn.Module, plan: RankPlan, weights: dict[str, Tensor]) -> Wh
     generation, words = original.generation_config, plan.vocabulary
     if words is not None:
         sizes = {"vocab_size": len(words), "original_vocab_size": original.config.vocab_size}
-        settings |= renumbered(settings, words.kept) | sizes
+        settings |= renumbered(settings, words.places) | sizes
         generation = copy.deepcopy(generation)
-        generation.update(**renumbered(generation.to_dict(), words.kept))
+        generation.update(**renumbered(generation.to_dict(), words.places))
     if words is not None and not plan.ranks and not plan.embedding:
         config, kind = WhisperConfig(**settings), WhisperForConditionalGeneration
     else:

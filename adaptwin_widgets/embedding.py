@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from adaptwin_widgets.twins import cholesky
 
 UNIFORM = 0.1  # share of all tokens alike in the weight of a token: the unlikely must not become likely
-INPUT = 0.1  # weight of an error of the row itself, which the input reads, beside that of the logits
+INPUT = 0.5  # weight of an error of the row itself, which the input reads, beside that of the logits
 
 
 def factor(

@@ -12,7 +12,7 @@ import functools
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,6 +56,11 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    @property
+    def places(self) -> dict[int, int]:
+        """The new id of every token that is kept, by its old one."""
+        return {old: new for new, old in enumerate(self.kept)}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; runs of ids as first-last."""
@@ -197,10 +202,17 @@ def _frequencies(language: str) -> Mapping[str, float]:
     return wordfreq.get_frequency_dict(language)
 
 
-def cut_processor(processor: WhisperProcessor, kept: Sequence[int]) -> WhisperProcessor:
+def cut_processor(processor: WhisperProcessor, words: Vocabulary) -> WhisperProcessor:
     """A copy whose tokenizer knows the kept tokens only, renumbered; raises InputError where a part is missing."""
-    places = {old: new for new, old in enumerate(kept)}
-    content = json.loads(processor.tokenizer.backend_tokenizer.to_str())
+    new, tokenizer = copy.copy(processor), copy.copy(processor.tokenizer)
+    tokenizer._tokenizer = recoded(processor.tokenizer.backend_tokenizer, words.places)
+    new.tokenizer = tokenizer
+    return new
+
+
+def recoded(tokenizer: Tokenizer, places: Mapping[int, int]) -> Tokenizer:
+    """A tokenizer of some of another's tokens. places: the new id of every token that stays, by its old one."""
+    content = json.loads(tokenizer.to_str())
     model = content["model"]
     model["vocab"] = {token: places[old] for token, old in model["vocab"].items() if old in places}
     model["merges"] = [pair for pair in map(_pair, model["merges"]) if "".join(pair) in model["vocab"]]
@@ -214,19 +226,16 @@ def cut_processor(processor: WhisperProcessor, kept: Sequence[int]) -> WhisperPr
             special["ids"] = [places[old] for old in special["ids"]]
     except KeyError as error:
         raise InputError(f"vocabulary.kept lacks the special token {error}; choose the vocabulary anew.") from error
-    new = copy.deepcopy(processor)
-    new.tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
-    return new
+    return Tokenizer.from_str(json.dumps(content))
 
 
-def renumbered(settings: Mapping[str, Any], kept: Sequence[int]) -> dict[str, Any]:
-    """Those of a model's or a generation's settings that hold token ids, with the ids of the kept tokens; ids that were
-    cut leave the lists of suppressed ones.
+def renumbered(settings: Mapping[str, Any], places: Mapping[int, int]) -> dict[str, Any]:
+    """Those of a model's or a generation's settings that hold token ids, with the new ids (`recoded`); tokens that
+    were cut leave the lists of suppressed ones.
 
-    >>> renumbered({"eos_token_id": 7, "suppress_tokens": [1, 5], "max_length": 448}, (0, 1, 2, 7))
+    >>> renumbered({"eos_token_id": 7, "suppress_tokens": [1, 5], "max_length": 448}, {1: 1, 7: 3})
     {'eos_token_id': 3, 'suppress_tokens': [1]}
     """
-    places = {old: new for new, old in enumerate(kept)}
     given = {name: value for name, value in settings.items() if value is not None}
     new: dict[str, Any] = {}
     for name in given.keys() & set(SCALARS):
