@@ -20,7 +20,7 @@ from adaptwin_widgets.embedding import Rows
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.layers import bias_of
 from adaptwin_widgets.packed import PackedAttention, packed_attention
-from adaptwin_widgets.vocabulary import recoded, renumbered
+from adaptwin_widgets.vocabulary import filler, recoded, renumbered
 from adaptwin_widgets.whisper import Whisper
 
 
@@ -142,7 +142,7 @@ def _vocabulary(whisper: Whisper) -> list[str]:
     tokens = sorted(known, key=known.__getitem__)[: whisper.config.vocab_size]
     tokens += [f"<|{i * 0.02:.2f}|>" for i in range(whisper.config.vocab_size - len(tokens))]
     named = dict(zip(_places(whisper).values(), tokens, strict=True))
-    return [named.get(i, f"<|cut {i}|>") for i in range(max(named) + 1)]
+    return [named.get(i, filler(i)) for i in range(max(named) + 1)]
 
 
 def _settings(config: Any, whisper: Whisper) -> None:

@@ -211,7 +211,10 @@ def cut_processor(processor: WhisperProcessor, words: Vocabulary) -> WhisperProc
 
 
 def recoded(tokenizer: Tokenizer, places: Mapping[int, int]) -> Tokenizer:
-    """A tokenizer of some of another's tokens. places: the new id of every token that stays, by its old one."""
+    """A tokenizer of some of another's tokens.
+
+    places: the new id of every token that stays, by its old one; ids between
+    them are filled up."""
     content = json.loads(tokenizer.to_str())
     model = content["model"]
     model["vocab"] = {token: places[old] for token, old in model["vocab"].items() if old in places}
@@ -226,7 +229,14 @@ def recoded(tokenizer: Tokenizer, places: Mapping[int, int]) -> Tokenizer:
             special["ids"] = [places[old] for old in special["ids"]]
     except KeyError as error:
         raise InputError(f"vocabulary.kept lacks the special token {error}; choose the vocabulary anew.") from error
+    taken = set(places.values())  # the library gives special tokens the next free ids, whatever the file says
+    model["vocab"] |= {filler(i): i for i in range(max(taken)) if i not in taken}
     return Tokenizer.from_str(json.dumps(content))
+
+
+def filler(place: int) -> str:
+    """The name of a token that is there for its place only."""
+    return f"<|cut {place}|>"
 
 
 def renumbered(settings: Mapping[str, Any], places: Mapping[int, int]) -> dict[str, Any]:
