@@ -213,8 +213,8 @@ def cut_processor(processor: WhisperProcessor, words: Vocabulary) -> WhisperProc
 def recoded(tokenizer: Tokenizer, places: Mapping[int, int]) -> Tokenizer:
     """A tokenizer of some of another's tokens.
 
-    places: the new id of every token that stays, by its old one; ids between them are filled up. Raises InputError where
-    a part of a token or a special token is missing.
+    places: the new id of every token that stays, by its old one; ids between them are filled up. Raises InputError
+    where a part of a token or a special token is missing.
     """
     content = json.loads(tokenizer.to_str())
     model = content["model"]
