@@ -26,6 +26,7 @@ from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Study
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.tune import Settings, tune
+from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary
 from adaptwin_widgets.whisper import Whisper, load
 from adaptwin_widgets.workbench import Workbench
 from adaptwin_widgets.worker import Worker
@@ -41,10 +42,10 @@ WIDGETS = {
 __all__ = [
     "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner", "RankPicker",
     "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "SpeechCheck", "SpeechReport",
-    "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Whisper",
-    "Workbench", "Worker", "asterisk_speech", "check_speech", "compress", "demo_speech", "evaluate", "expand",
-    "export", "load", "measure_sensitivity", "observe", "paired_difference", "run_study", "spectra", "speed_table",
-    "transcribe", "tune",
+    "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Vocabulary",
+    "Whisper", "Workbench", "Worker", "asterisk_speech", "check_speech", "choose_vocabulary", "compress", "demo_speech",
+    "evaluate", "expand", "export", "load", "measure_sensitivity", "observe", "paired_difference", "run_study",
+    "spectra", "speed_table", "transcribe", "tune",
 ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from adaptwin_widgets.spectra import Spectra
 
 if TYPE_CHECKING:
     from adaptwin_widgets.sensitivity import Sensitivity
+    from adaptwin_widgets.vocabulary import Vocabulary
 
 FLOOR = 1  # every head keeps a rank, every feed-forward pair a neuron
 HEAD_STEP, NEURON_STEP = 8, 16  # even plans keep multiples of these: what vector units multiply without a remainder
@@ -129,19 +131,28 @@ def allocate(
     sensitivity: Sensitivity | None = None,
     locked: Iterable[str] = (),
     even: bool = False,
+    embedding: int | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> RankPlan:
     """Meet a budget; see `RankPlan.for_budget`, which calls this."""
-    budgets = _given(encoder=encoder, decoder=decoder, model=model, tau=tau)
-    locked = tuple(locked)
+    shape, locked = shape_of(spectra.config), tuple(locked)
+    bare = RankPlan({}, shape, spectra.source, locked, "embedding only", {}, embedding, vocabulary)
+    if bare.after != bare.before and (encoder, decoder, model, tau) == (None,) * 4:
+        return bare
+    budgets, saved = _given(encoder=encoder, decoder=decoder, model=model, tau=tau), saved_by_embedding(bare)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
         line = queue(spectra, sides_of(name), sensitivity, locked, even)
         if name == "tau":
             ranks |= remove(spectra, line, int(np.searchsorted(line.worth, value, side="right")))
         else:
-            ranks |= meet(spectra, line, name, value, bool(locked))
-    method = describe(sensitivity, even)
-    return RankPlan(ranks, shape_of(spectra.config), spectra.source, locked, method, budgets)
+            ranks |= meet(spectra, line, name, value, bool(locked), saved=saved)
+    return replace(bare, ranks=ranks, method=describe(sensitivity, even), budget=budgets)
+
+
+def saved_by_embedding(plan: RankPlan) -> int:
+    """The parameters that the embedding's rank and a cut vocabulary remove."""
+    return plan.before.embedding - plan.after.embedding
 
 
 def meet(
@@ -151,13 +162,17 @@ def meet(
     fraction: float,
     locked: bool = False,
     fixed: Mapping[str, list[int]] | None = None,
+    saved: int = 0,
 ) -> dict[str, list[int]]:
     """The ranks at which a part ("encoder", "decoder", "model") has lost a fraction of all its parameters.
 
     line: what may go, in order, so that many budgets can share one sort. fixed: the ranks of twins that stay as they
-    are whatever happens; what they have lost counts. Raises InputError for a budget that cannot be met.
+    are whatever happens; what they have lost counts. saved: what the embedding has lost, which counts towards "model";
+    where that is enough already, no twin is touched. Raises InputError for a budget that cannot be met.
     """
-    whole, free = _start(spectra, line, name, fixed)
+    whole, free = _start(spectra, line, name, fixed, saved)
+    if name == "model" and saved and 0 <= fraction * whole <= saved:
+        return {}
     _require_possible(fraction, _most(line, whole, free), name, locked)
     wanted = fraction * whole - free
     count = 0
@@ -167,16 +182,21 @@ def meet(
     return remove(spectra, line, count)
 
 
-def limit(spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None = None) -> float:
+def limit(
+    spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None = None, saved: int = 0
+) -> float:
     """The largest fraction of a part that can be removed."""
-    return _most(line, *_start(spectra, line, name, fixed))
+    return _most(line, *_start(spectra, line, name, fixed, saved))
 
 
-def _start(spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None) -> tuple[int, int]:
+def _start(
+    spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None, saved: int = 0
+) -> tuple[int, int]:
     """All parameters of a part, and how many are gone before the queue moves."""
     whole = getattr(cost(spectra.config), name)
     # An attention that is compressed at all folds its value bias away, whatever its ranks.
-    return whole, whole - getattr(cost(spectra.config, {**(fixed or {}), **remove(spectra, line, 0)}), name)
+    left = getattr(cost(spectra.config, {**(fixed or {}), **remove(spectra, line, 0)}), name)
+    return whole, whole - left + (saved if name == "model" else 0)
 
 
 def _most(line: Queue, whole: int, free: int) -> float:
@@ -240,7 +260,8 @@ def _require_possible(fraction: float, most: float, name: str, locked: bool = Fa
         raise InputError(f"{name}={fraction} is no fraction to remove; give a number from 0 up to 1, such as 0.45.")
     if fraction > most:
         kept = " with what is locked" if locked else ""
+        more = " or cut the embedding too, by a vocabulary for one language or by its rank" if name == "model" else ""
         raise InputError(
             f"{name}={fraction:g} cannot be met{kept}: at most {np.floor(most * 1000) / 1000:.3f} "
-            f"of the {name}'s parameters can go; ask for less."
+            f"of the {name}'s parameters can go; ask for less{more}."
         )

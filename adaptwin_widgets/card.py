@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import WhisperConfig
 
-from adaptwin_widgets.cost import Cost, cost
+from adaptwin_widgets.cost import Cost, sizes
 from adaptwin_widgets.offline import OFFLINE
 
 CARD = "README.md"  # where model hubs look for it
@@ -27,7 +27,7 @@ def model_card(config: WhisperConfig, notes: Mapping[str, Any]) -> str:
     """
     original = str(notes.get("original", "a Whisper model"))
     lines = [*_metadata(original), "", MARK, "", f"# {_title(original)}, made smaller", ""]
-    lines += [_how(original, notes), "", *_sizes(cost(config), cost(config, getattr(config, "ranks", None)))]
+    lines += [_how(original, notes), "", *_sizes(*sizes(config))]
     if scores := notes.get("scores"):
         lines += ["", *_scores(scores)]
     if tuning := notes.get("tuning"):
@@ -63,6 +63,10 @@ def _how(original: str, notes: Mapping[str, Any]) -> str:
     plan = notes.get("plan") or {}
     budget = " and ".join(f"{name} −{float(value):.0%}" for name, value in (plan.get("budget") or {}).items())
     chosen = f"; ranks by {plan['method']}" if plan.get("method") else ""
+    if words := plan.get("vocabulary"):
+        chosen += f"; {words['size']} tokens kept, chosen for the language {words['language']!r}"
+    if rank := plan.get("embedding"):
+        chosen += f"; the token embedding at rank {rank}"
     licence = "The licence is that of the original; look it up before you pass the model on."
     if _is_openais(original):
         licence = "OpenAI's weights are under the MIT licence."

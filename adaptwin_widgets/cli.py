@@ -36,6 +36,10 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="Where to write the
 Encoder = Annotated[float | None, typer.Option("--encoder", help="Fraction of the encoder to remove.")]
 Decoder = Annotated[float | None, typer.Option("--decoder", help="Fraction of the decoder (embedding aside).")]
 Whole = Annotated[float | None, typer.Option("--model", help="Fraction of all parameters.")]
+Words = Annotated[
+    str | None, typer.Option("--vocabulary", help="Keep one language's tokens only: en, or en:12000 to say how many.")
+]
+Embedding = Annotated[int | None, typer.Option("--embedding", help="Rank of the token embedding.")]
 Allocation = Annotated[str, typer.Option(help="measured (damage of every twin, measured once) or energy (quick).")]
 Method = Annotated[
     str,
@@ -79,9 +83,11 @@ def shrunk(plan: RankPlan) -> str:
     )
 
 
-def budget_of(encoder: float | None, decoder: float | None, model: float | None) -> dict[str, Any]:
-    """The budgets that were given."""
-    given = {"encoder": encoder, "decoder": decoder, "model": model}
+def budget_of(
+    encoder: float | None, decoder: float | None, model: float | None, vocabulary: str | None, embedding: int | None
+) -> dict[str, Any]:
+    """What was asked for, of the budgets and of the embedding."""
+    given = {"encoder": encoder, "decoder": decoder, "model": model, "vocabulary": vocabulary, "embedding": embedding}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -111,6 +117,8 @@ def plan(
     encoder: Encoder = None,
     decoder: Decoder = None,
     whole: Whole = None,
+    vocabulary: Words = None,
+    embedding: Embedding = None,
     method: Method = "ours",
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
@@ -123,7 +131,7 @@ def plan(
     began = time.monotonic()
     sounds, whisper = corpora(speech, as_json), load(model)
     recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
-    chosen = recipe.plan(method=method, **budget_of(encoder, decoder, whole))
+    chosen = recipe.plan(method=method, **budget_of(encoder, decoder, whole, vocabulary, embedding))
     chosen.save(output)
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
     report(result, as_json, f"{shrunk(chosen)}; the plan is in {output}.")
@@ -146,6 +154,8 @@ def compress(
     encoder: Encoder = None,
     decoder: Decoder = None,
     whole: Whole = None,
+    vocabulary: Words = None,
+    embedding: Embedding = None,
     plan_file: Annotated[Path | None, typer.Option("--plan", help="Ranks from a plan instead of a budget.")] = None,
     method: Method = "ours",
     allocation: Allocation = "measured",
@@ -159,9 +169,9 @@ def compress(
 
     began = time.monotonic()
     require_model_folder(output)
-    sounds, budget = corpora(speech, as_json), budget_of(encoder, decoder, whole)
+    sounds, budget = corpora(speech, as_json), budget_of(encoder, decoder, whole, vocabulary, embedding)
     if (plan_file is None) == (not budget):
-        raise InputError("Give either a budget (--encoder, --decoder, --model) or --plan.")
+        raise InputError("Give either a budget (--encoder, --decoder, --model, --vocabulary, --embedding) or --plan.")
     chosen = RankPlan.load(plan_file) if plan_file else None
     whisper = load(model)
     recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
@@ -188,7 +198,7 @@ def tune(
 ) -> None:
     """Tune a compressed model with its original as the teacher; Ctrl-C keeps the best so far."""
     from adaptwin_widgets import load
-    from adaptwin_widgets.cost import cost, reductions
+    from adaptwin_widgets.cost import reductions, sizes
     from adaptwin_widgets.tune import settings_for
     from adaptwin_widgets.tune import tune as tune_model
     from adaptwin_widgets.whisper import require_model_folder
@@ -205,7 +215,7 @@ def tune(
     )  # fmt: skip
     tuned.save_pretrained(output)
     config, run = tuned.config, tuned.notes["tuning"]
-    result = {**reductions(cost(config), cost(config, config.ranks)), **run, "output": str(output)}
+    result = {**reductions(*sizes(config)), **run, "output": str(output)}
     sentence = f"{run['steps']} steps in {run['seconds']:.0f} s; held-out loss {run['held_out_before']:.3f} to "
     report(result, as_json, f"{sentence}{run['held_out_best']:.3f}; the model is in {output}.")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from adaptwin_widgets import twins as closed_form
 from adaptwin_widgets.anatomy import Twin, attention_name, attention_of, layer_of, module_path
+from adaptwin_widgets.embedding import EMBEDDING, factor
 from adaptwin_widgets.expand import expand
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
@@ -23,6 +26,7 @@ from adaptwin_widgets.spectra import (
     query_key_factors,
     value_output_factors,
 )
+from adaptwin_widgets.vocabulary import cut_processor, renumbered
 from adaptwin_widgets.whisper import Whisper
 
 
@@ -67,27 +71,43 @@ def compress(
             prefix = _prefix(twin)
             replaced += [f"{prefix}{name.partition('.')[0]}." for name in new]
             weights |= {prefix + name: value.to(original.dtype).contiguous() for name, value in new.items()}
-    for name, value in original.state_dict().items():
-        if not name.startswith((*replaced, "proj_out.")):
-            weights[name] = value.detach().clone()
+        for name, value in original.state_dict().items():
+            if not name.startswith((*replaced, "proj_out.")):
+                weights[name] = value.detach().clone()
+        _embed(weights, plan, stats)
     notes = {"original": model.notes.get("original", model.source), "plan": plan.to_dict()}
-    return Whisper(build(original, plan, weights), model.processor, f"{model.name}, compressed", notes)
+    words = plan.vocabulary
+    processor = model.processor if words is None else cut_processor(model.processor, words)
+    return Whisper(build(original, plan, weights), processor, f"{model.name}, compressed", notes)
 
 
-def build(original: nn.Module, plan: RankPlan, weights: dict[str, Tensor]) -> TwinWhisperForConditionalGeneration:
-    """A compressed model around these weights, without initialising any at random."""
+def build(original: nn.Module, plan: RankPlan, weights: dict[str, Tensor]) -> WhisperForConditionalGeneration:
+    """A compressed model around these weights, without initialising any at random.
+
+    Where nothing but the vocabulary is cut, it is a Whisper like any other, for every program that reads one.
+    """
     settings = {k: v for k, v in original.config.to_dict().items() if k not in ("model_type", "architectures", "ranks")}
-    config = TwinWhisperConfig(**settings, ranks=plan.ranks)
+    generation, words = original.generation_config, plan.vocabulary
+    if words is not None:
+        sizes = {"vocab_size": len(words), "original_vocab_size": original.config.vocab_size}
+        settings |= renumbered(settings, words.places) | sizes
+        generation = copy.deepcopy(generation)
+        generation.update(**renumbered(generation.to_dict(), words.places))
+    if words is not None and not plan.ranks and not plan.embedding:
+        config, kind = WhisperConfig(**settings), WhisperForConditionalGeneration
+    else:
+        settings |= {"embedding_rank": plan.embedding} if plan.embedding else {}
+        config, kind = TwinWhisperConfig(**settings, ranks=plan.ranks), TwinWhisperForConditionalGeneration
     config._attn_implementation = original.config._attn_implementation
     with torch.device("meta"):
-        small = TwinWhisperForConditionalGeneration(config)
+        small = kind(config)
     dtype = original.dtype
     small.load_state_dict({k: v.to(dtype) for k, v in weights.items()}, strict=False, assign=True)
     small.tie_weights()
     if left := [name for name, p in small.named_parameters() if p.is_meta]:
         raise RuntimeError(f"no weights for {left[:3]}")
     small.model.encoder.embed_positions.requires_grad_(False)
-    small.generation_config = original.generation_config
+    small.generation_config = generation
     return small.to(original.device).eval()
 
 
@@ -95,6 +115,20 @@ def _prefix(twin: Twin) -> str:
     """What the names of a twin's modules begin with in the state dictionary."""
     attention = "" if twin.kind == "feed_forward" else f"{attention_name(twin.part)}."
     return f"{module_path(twin.part, twin.layer)}.{attention}"
+
+
+def _embed(weights: dict[str, Tensor], plan: RankPlan, stats: Statistics | None) -> None:
+    """Keep the rows of the kept tokens, then factor them."""
+    rows = weights[EMBEDDING]
+    seen = None if stats is None else stats.output
+    kept = torch.arange(len(rows)) if plan.vocabulary is None else torch.tensor(plan.vocabulary.kept)
+    if plan.vocabulary is not None:
+        weights[EMBEDDING] = rows = rows[kept]
+    if plan.embedding:
+        second, chances = (None, None) if seen is None else (seen.second, seen.chances[kept])
+        table, basis = factor(rows, plan.embedding, second, chances)
+        weights[EMBEDDING] = table.contiguous()
+        weights[EMBEDDING.replace("weight", "basis")] = basis.contiguous()
 
 
 def attention_weights_for(

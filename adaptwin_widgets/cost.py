@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import WhisperConfig
 
@@ -39,8 +39,12 @@ class Cost:
         return self.model * BYTES[dtype]
 
 
-def cost(config: WhisperConfig | Shape, ranks: Mapping[str, list[int]] | None = None) -> Cost:
+def cost(
+    config: WhisperConfig | Shape, ranks: Mapping[str, list[int]] | None = None, *, embedding: int | None = None
+) -> Cost:
     """The exact cost of a Whisper of this shape with these ranks; without ranks, of the original.
+
+    embedding: the rank of the token embedding, if it is two factors.
 
     >>> cost(WhisperConfig(vocab_size=51864)).model       # tiny.en
     37760256
@@ -53,7 +57,9 @@ def cost(config: WhisperConfig | Shape, ranks: Mapping[str, list[int]] | None = 
         "decoder": positions * d + 2 * d + config.decoder_layers * 6 * d,
     }
     audio = 2 * frames * mel * 3 * d + frames * d * 3 * d
-    token = d * config.vocab_size
+    table = config.vocab_size * (embedding or d)
+    basis = (embedding or 0) * d  # read once by the lookup, once by the output
+    token = table + 2 * basis
     for twin in twins_of(config):
         own = sum(kept.get(twin, [full_rank(config, twin)] * heads_of(config, twin)))
         each = per_rank(config, twin)
@@ -64,7 +70,20 @@ def cost(config: WhisperConfig | Shape, ranks: Mapping[str, list[int]] | None = 
             parameters[twin.side] += d  # the output's bias
         if twin.kind == "value_output" and twin not in kept and twin._replace(kind="query_key") not in kept:
             parameters[twin.side] += d  # the value's bias, which a compressed attention folds into the output's
-    return Cost(parameters["encoder"], parameters["decoder"], d * config.vocab_size, audio, token)
+    return Cost(parameters["encoder"], parameters["decoder"], table + basis, audio, token)
+
+
+def sizes(config: WhisperConfig) -> tuple[Cost, Cost]:
+    """The cost of a model's original and of the model itself, read off its configuration.
+
+    >>> before, after = sizes(WhisperConfig(vocab_size=51864))
+    >>> before == after
+    True
+    """
+    shape = Shape.of(config)
+    before = replace(shape, vocab_size=getattr(config, "original_vocab_size", None) or shape.vocab_size)
+    rank = getattr(config, "embedding_rank", None)
+    return cost(before), cost(shape, getattr(config, "ranks", None), embedding=rank)
 
 
 def per_rank(config: Shape, twin: Twin) -> tuple[int, int, int]:

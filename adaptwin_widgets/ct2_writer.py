@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from adaptwin_widgets.embedding import Rows
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.layers import bias_of
 from adaptwin_widgets.packed import PackedAttention, packed_attention
+from adaptwin_widgets.vocabulary import filler, recoded, renumbered
 from adaptwin_widgets.whisper import Whisper
 
 
@@ -30,7 +32,7 @@ def write(whisper: Whisper, folder: Path, dtype: str) -> None:
     spec.optimize(dtype)
     folder.mkdir(exist_ok=True)
     spec.save(str(folder))
-    whisper.processor.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    recoded(whisper.processor.tokenizer.backend_tokenizer, _places(whisper)).save(str(folder / "tokenizer.json"))
     features = whisper.processor.feature_extractor.to_dict()
     (folder / "preprocessor_config.json").write_text(json.dumps(features, indent=1, default=str) + "\n")
 
@@ -69,8 +71,8 @@ def specification(whisper: Whisper, specs: Any) -> Any:
             _norm(their_layer.ffn.layer_norm, our_layer.final_layer_norm)
             _linear(their_layer.ffn.linear_0, our_layer.fc1.weight, our_layer.fc1.bias)
             _linear(their_layer.ffn.linear_1, our_layer.fc2.weight, our_layer.fc2.bias)
-    spec.decoder.embeddings.weight = _array(network.decoder.embed_tokens.weight)
-    spec.decoder.projection.weight = _array(whisper.model.proj_out.weight)
+    rows = _rows(whisper)
+    spec.decoder.embeddings.weight, spec.decoder.projection.weight = _array(rows), _array(rows)
     spec.register_vocabulary(_vocabulary(whisper))
     _settings(spec.config, whisper)
     return spec
@@ -112,19 +114,44 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float32, copy=True).contiguous().numpy()
 
 
+def _places(whisper: Whisper) -> dict[int, int]:
+    """The id of every token as CTranslate2 numbers them: its own, but for a multilingual model with a cut vocabulary.
+
+    CTranslate2 takes a model for multilingual, and prompts it with a language, by the size of its vocabulary alone; so
+    there the cut tokens are made up for, before the special ones.
+    """
+    size = whisper.config.vocab_size
+    missing = (getattr(whisper.config, "original_vocab_size", None) or size) - size if whisper.multilingual else 0
+    ends = whisper.model.generation_config.eos_token_id
+    first = min(ends) if isinstance(ends, list) else ends
+    return {i: i + missing * (i >= first) for i in range(size)}
+
+
+def _rows(whisper: Whisper) -> Tensor:
+    """The embedding [tokens, d], multiplied out: CTranslate2 knows no factors here. A token that is made up has the row
+    of the start token, which no model ever writes."""
+    rows, places = Rows.of(whisper.model).dense(), list(_places(whisper).values())
+    new = rows[whisper.model.generation_config.decoder_start_token_id].repeat(places[-1] + 1, 1)
+    new[places] = rows
+    return new
+
+
 def _vocabulary(whisper: Whisper) -> list[str]:
     """Every token in order; the timestamps, which some tokenizers leave out, at the end."""
     known = whisper.processor.tokenizer.get_vocab()
     tokens = sorted(known, key=known.__getitem__)[: whisper.config.vocab_size]
-    return tokens + [f"<|{i * 0.02:.2f}|>" for i in range(whisper.config.vocab_size - len(tokens))]
+    tokens += [f"<|{i * 0.02:.2f}|>" for i in range(whisper.config.vocab_size - len(tokens))]
+    named = dict(zip(_places(whisper).values(), tokens, strict=True))
+    return [named.get(i, filler(i)) for i in range(max(named) + 1)]
 
 
 def _settings(config: Any, whisper: Whisper) -> None:
     """Suppressed tokens, languages, and the heads whose attention follows the audio."""
     settings, shape = whisper.model.generation_config, whisper.config
-    config.suppress_ids = list(settings.suppress_tokens or [])
-    config.suppress_ids_begin = list(settings.begin_suppress_tokens or [])
-    config.lang_ids = sorted(getattr(settings, "lang_to_id", None) or {}.values()) if whisper.multilingual else []
+    moved = renumbered(settings.to_dict(), _places(whisper))
+    config.suppress_ids = moved.get("suppress_tokens", [])
+    config.suppress_ids_begin = moved.get("begin_suppress_tokens", [])
+    config.lang_ids = sorted(moved.get("lang_to_id", {}).values()) if whisper.multilingual else []
     heads = getattr(settings, "alignment_heads", None)
     if not heads:  # as CTranslate2's own converter: all heads of the later half
         later = range(shape.decoder_layers // 2, shape.decoder_layers)

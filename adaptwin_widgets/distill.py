@@ -19,6 +19,7 @@ from adaptwin_widgets.observe import corpus_weights, frame_weights, teacher_toke
 from adaptwin_widgets.precision import resolve_dtype
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
+from adaptwin_widgets.vocabulary import Shared
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.windows import Window, pack
 
@@ -191,13 +192,16 @@ class Distance:
         frames = torch.cat([batch.frames for batch in batches])
         self.variance = [self._variance(states, frames) for states in columns]
 
-    def terms(self, network: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """(layers, encoder, decoder) distances, each a scalar with gradients."""
+    def terms(self, network: nn.Module, batch: Batch, words: Shared | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(layers, encoder, decoder) distances, each a scalar with gradients. words: what the vocabularies share,
+        where the small model's is cut; the distributions are then those over its tokens."""
         targets = [t.float() for t in self.targets(batch)]
         with self.fast():
             states = self.states(network, batch.features)
             decoder = network.model.decoder(
-                input_ids=batch.ids, encoder_hidden_states=states[-1], use_cache=False
+                input_ids=batch.ids if words is None else words.nearest[batch.ids],
+                encoder_hidden_states=states[-1],
+                use_cache=False,
             ).last_hidden_state
             with torch.no_grad():
                 reference = self.teacher.model.model.decoder(
@@ -209,6 +213,8 @@ class Distance:
             ours = network.proj_out(decoder[chosen])
             with torch.no_grad():
                 theirs = self.teacher.model.proj_out(reference[chosen])
+                if words is not None:
+                    theirs = theirs[:, words.kept]
         frames = batch.frames / batch.frames.sum()
         errors = [
             (((s.float() - t).square() / v).mean(-1) * frames).sum()
@@ -276,6 +282,6 @@ class Distance:
         variance = ((states - mean).square() * weights).sum((0, 1))
         return variance + 1e-2 * variance.mean()  # a channel that hardly moves must not rule the loss
 
-    def loss(self, network: nn.Module, batch: Batch, weights: Sequence[float]) -> Tensor:
+    def loss(self, network: nn.Module, batch: Batch, weights: Sequence[float], words: Shared | None = None) -> Tensor:
         """The sum of the terms, weighted (layers, encoder, decoder)."""
-        return torch.stack([w * t for w, t in zip(weights, self.terms(network, batch), strict=True)]).sum()
+        return torch.stack([w * t for w, t in zip(weights, self.terms(network, batch, words), strict=True)]).sum()

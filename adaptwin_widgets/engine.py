@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import WhisperForConditionalGeneration
 
+from adaptwin_widgets.embedding import Rows
 from adaptwin_widgets.layers import (
     CrossAttention,
     FeedForward,
@@ -100,7 +101,7 @@ class Engine:
         ]
         self.encoder_norm = norm(encoder.layer_norm)
 
-        self.embedding = decoder.embed_tokens.weight.detach().float()
+        self.rows = Rows.of(model).to(torch.float32)
         self.positions = decoder.embed_positions.weight.detach().float()
         self.decoder_layers = [
             (
@@ -111,7 +112,7 @@ class Engine:
             for layer in decoder.layers
         ]
         self.decoder_norm = norm(decoder.layer_norm)
-        self.output = model.proj_out.weight.detach().to(dtype)
+        self.output = self.rows.table.to(dtype)
         settings = model.generation_config
         never, not_first = settings.suppress_tokens or [], settings.begin_suppress_tokens or []
         self.never, self.not_first = self._forbid(never), self._forbid([*never, *not_first])
@@ -218,25 +219,26 @@ class Engine:
 
     def step(self, tokens: Sequence[Sequence[int]], memory: Memory, first: bool = False) -> Tensor:
         """Write tokens [B][t] (the prompt, or one each) and return the likeliest next ones [B]."""
-        x = self._decode(tokens, memory)
+        x = self.rows.narrow(self._decode(tokens, memory))
         forbidden = self.not_first if first else self.never
         scores = F.linear(x.to(self.dtype), self.output, forbidden)
         if self.dtype == torch.float32:
             return scores.argmax(-1)
         best = scores.topk(CANDIDATES, dim=-1).indices
-        exact = (self.embedding[best] @ x.unsqueeze(-1)).squeeze(-1) + forbidden[best]
+        exact = (self.rows.table[best] @ x.unsqueeze(-1)).squeeze(-1) + forbidden[best]
         return best.gather(1, exact.argmax(-1, keepdim=True)).squeeze(1)
 
     def log_probabilities(self, tokens: Sequence[Sequence[int]], memory: Memory) -> Tensor:
         """As `step`, but all next tokens' log-probabilities [B, vocabulary], float32, none forbidden."""
-        return F.linear(self._decode(tokens, memory).to(self.dtype), self.output).float().log_softmax(-1)
+        x = self.rows.narrow(self._decode(tokens, memory))
+        return F.linear(x.to(self.dtype), self.output).float().log_softmax(-1)
 
     def _decode(self, tokens: Sequence[Sequence[int]], memory: Memory) -> Tensor:
         """The decoder's last state [B, d], float32, after writing `tokens` into the memory."""
         rows, count, start = memory.rows, len(tokens[0]), memory.length
         memory.length = end = start + count
         ids = torch.tensor(tokens, device=self.device)
-        x = self.embedding[ids] + self.positions[start:end]
+        x = self.rows.wide(self.rows.table[ids]) + self.positions[start:end]
         for (attention, cross, feed_forward), written, heard in zip(
             self.decoder_layers, memory.written, memory.heard, strict=True
         ):

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from adaptwin_widgets.anatomy import attention_name, attention_of, full_rank, layer_of, module_path, twins_of
+from adaptwin_widgets.embedding import EMBEDDING
 from adaptwin_widgets.layers import bias_of
+from adaptwin_widgets.model import is_compressed
 from adaptwin_widgets.packed import packed_attention
 from adaptwin_widgets.whisper import Whisper
 
@@ -25,14 +27,16 @@ def expand(model: Whisper) -> Whisper:
     PosixPath('plain')
     """
     small = model.model
-    if not getattr(small.config, "ranks", None):
+    if not is_compressed(small.config):
         return model
-    own = ("model_type", "architectures", "ranks")
+    own = ("model_type", "architectures", "ranks", "embedding_rank")
     config = WhisperConfig(**{key: value for key, value in small.config.to_dict().items() if key not in own})
     config._attn_implementation = small.config._attn_implementation
     with torch.device("meta"):
         plain = WhisperForConditionalGeneration(config)
     weights = {name: value for name, value in small.state_dict().items() if name != "proj_out.weight"}
+    if getattr(small.config, "embedding_rank", None):
+        weights[EMBEDDING] = weights[EMBEDDING] @ weights.pop(EMBEDDING.replace("weight", "basis"))
     for twin in twins_of(config):
         prefix, full = module_path(twin.part, twin.layer), full_rank(config, twin)
         if twin.kind == "feed_forward":

@@ -24,6 +24,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.whisper.modeling_whisper import WhisperAttention, eager_attention_forward
 
 from adaptwin_widgets.anatomy import Twin, attention_name, full_rank, heads_of, layer_of, twins_of
+from adaptwin_widgets.embedding import FactoredEmbedding, FactoredOutput
 from adaptwin_widgets.packed import Group, PackedAttention, group_heads
 
 
@@ -31,7 +32,8 @@ class TwinWhisperConfig(WhisperConfig):
     """A Whisper's configuration with the rank of every compressed twin.
 
     ranks: ``{"encoder.0.query_key": [rank of head 0, ...], "encoder.0.feed_forward": [neurons], ...}``;
-    a twin that is not named is as large as in the original.
+    a twin that is not named is as large as in the original. embedding_rank: of the token embedding, None where it is
+    whole. original_vocab_size: how many tokens the original had, where the vocabulary was cut.
 
     >>> TwinWhisperConfig(ranks={"encoder.0.feed_forward": [700]}).rank("encoder.0.feed_forward")
     [700]
@@ -39,6 +41,8 @@ class TwinWhisperConfig(WhisperConfig):
 
     model_type = "adaptwin_whisper"
     ranks: dict[str, list[int]] | None = None
+    embedding_rank: int | None = None
+    original_vocab_size: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -177,8 +181,18 @@ class TwinAttention(WhisperAttention):
         return output, torch.cat(weights, 1)[:, order]
 
 
+def is_compressed(config: WhisperConfig) -> bool:
+    """Whether twins or the embedding have fewer ranks than in an original.
+
+    >>> is_compressed(WhisperConfig()), is_compressed(TwinWhisperConfig(embedding_rank=256))
+    (False, True)
+    """
+    return bool(getattr(config, "ranks", None) or getattr(config, "embedding_rank", None))
+
+
 class TwinWhisperForConditionalGeneration(WhisperForConditionalGeneration):
-    """A compressed Whisper: `TwinAttention` and narrower feed-forward pairs where the configuration says so.
+    """A compressed Whisper: `TwinAttention`, narrower feed-forward pairs, a factored embedding where the configuration
+    says so.
 
     >>> config = TwinWhisperConfig(vocab_size=60, d_model=128, encoder_layers=1, decoder_layers=1,
     ...     encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=64, decoder_ffn_dim=64,
@@ -207,6 +221,14 @@ class TwinWhisperForConditionalGeneration(WhisperForConditionalGeneration):
                     name = attention_name(twin.part)
                     dense = getattr(layer, name)
                     setattr(layer, name, TwinAttention(dense, config.rank(str(twin)), config.rank(str(partner))))
+        if config.embedding_rank:
+            sizes = config.vocab_size, config.embedding_rank, config.d_model
+            self.model.decoder.embed_tokens, self.proj_out = FactoredEmbedding(*sizes), FactoredOutput(*sizes)
+            self._tied_weights_keys = {
+                f"proj_out.{name}": f"model.decoder.embed_tokens.{name}" for name in ("weight", "basis")
+            }
+            self.all_tied_weights_keys = self.get_expanded_tied_weights_keys(all_submodels=True)
+            self.tie_weights()
 
 
 # The Auto classes know compressed models from here on.

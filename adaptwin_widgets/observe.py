@@ -94,6 +94,19 @@ class NeuronMoments:
 
 
 @dataclass
+class OutputMoments:
+    """What the embedding meets: second [d, d], the moment of the decoder's final states where they predict text;
+    chances [V], the mean probability of each token there."""
+
+    second: Tensor
+    chances: Tensor
+
+    @classmethod
+    def mix(cls, parts: Sequence[OutputMoments], shares: Sequence[float]) -> OutputMoments:
+        return cls(*(mean_of([getattr(p, name) for p in parts], shares) for name in ("second", "chances")))
+
+
+@dataclass
 class Statistics:
     """What `observe` found: moments by (part, layer), and the speech they come from.
 
@@ -105,6 +118,7 @@ class Statistics:
     source: str = ""
     speech: str = ""
     seconds: float = 0.0
+    output: OutputMoments | None = None
 
     @classmethod
     def mix(cls, parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
@@ -113,12 +127,14 @@ class Statistics:
         weights: one a part, any positive scale.
         """
         shares = [w / sum(weights) for w in weights]
+        outputs = [p.output for p in parts if p.output is not None]
         return cls(
             {key: AttentionMoments.mix([p.attention[key] for p in parts], shares) for key in parts[0].attention},
             {key: NeuronMoments.mix([p.neurons[key] for p in parts], shares) for key in parts[0].neurons},
             parts[0].source,
             " + ".join(f"{s:.0%} {p.speech}" for s, p in zip(shares, parts, strict=True)),
             sum(p.seconds for p in parts),
+            OutputMoments.mix(outputs, shares) if len(outputs) == len(parts) else None,
         )
 
 
@@ -167,6 +183,14 @@ class _Accumulator:
         self.add((part, layer, name + " mean"), rows.sqrt() @ x)
         self.add((part, layer, name + " second"), x.mT @ x)
 
+    def output(self, states: Tensor) -> None:
+        """states: [B, L, d], the decoder's last; adds their second moment and the chances of all tokens."""
+        for state, rows in zip(states, self.tokens, strict=True):  # one window at a time: the vocabulary is large
+            state, rows = state[rows == 1], rows[rows == 1]
+            self.add(("output", "rows"), rows.sum())
+            self.add(("output", "second"), state.mT @ state)
+            self.add(("output", "chances"), self.model.proj_out(state).float().softmax(-1).sum(0))
+
     @contextmanager
     def hooks(self) -> Iterator[None]:
         """Hooks on every projection of interest, removed again at the end."""
@@ -200,6 +224,8 @@ class _Accumulator:
         for layer in range(self.model.config.decoder_layers):
             watch("decoder", layer)
             watch("cross", layer)
+        final = self.model.model.decoder.layer_norm
+        handles.append(final.register_forward_hook(lambda module, args, out: self.output(out)))
         try:
             yield
         finally:
@@ -208,7 +234,9 @@ class _Accumulator:
 
     def statistics(self, source: str, speech: str, seconds: float) -> Statistics:
         s = Statistics(source=source, speech=speech, seconds=seconds)
-        for part, layer in {key[:2] for key in self.sums}:
+        moments = [self.sums["output", name] / self.sums["output", "rows"] for name in ("second", "chances")]
+        s.output = OutputMoments(*moments)
+        for part, layer in {key[:2] for key in self.sums if len(key) == 3}:
             rows = self.sums[part, layer, "rows"]
             value_rows = self.sums[part, layer, "values rows"]
             s.attention[part, layer] = AttentionMoments(

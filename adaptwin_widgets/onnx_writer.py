@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import WhisperConfig
 
+from adaptwin_widgets.embedding import Rows
 from adaptwin_widgets.onnx_graph import Graph, Weights
 from adaptwin_widgets.packed import packed_attention
 from adaptwin_widgets.whisper import Whisper
@@ -84,11 +85,14 @@ def decoder(whisper: Whisper, graph: Graph, past: bool) -> Graph:
     }
     length = graph.op("Shape", before[0, "decoder", "key"], start=2, end=3) if past else graph.constant(0)
     end = graph.op("Add", length, graph.op("Shape", tokens, start=1, end=2))
-    table, scale = graph.matrix("embedding", array(network.embed_tokens.weight).T)  # [d, vocabulary]
-    x = graph.op("Gather", table, tokens, axis=1)  # [d, B, T]
+    rows = Rows.of(whisper.model)
+    table, scale = graph.matrix("embedding", array(rows.table).T)  # [d or rank, vocabulary]
+    x = graph.op("Gather", table, tokens, axis=1)  # [d or rank, B, T]
     if scale is not None:
         x = graph.op("Mul", graph.op("Cast", x, to=1), graph.op("Gather", scale, tokens))
     x = graph.op("Transpose", x, perm=[1, 2, 0])
+    if rows.basis is not None:
+        x = graph.linear(x, "embedding.basis", array(rows.basis))
     places = graph.weight("positions", array(network.embed_positions.weight))
     x = graph.op("Add", x, graph.op("Slice", places, length, end, graph.constant(0)))
     hidden_later = _later(graph, length, end)
@@ -111,7 +115,9 @@ def decoder(whisper: Whisper, graph: Graph, past: bool) -> Graph:
         x = graph.op("Add", x, cross(hidden, key, value))
         x = feed_forward(graph, x, layer, f"layers.{i}")
     x = norm(graph, x, network.layer_norm, "norm")
-    logits = graph.linear(x, "embedding", array(network.embed_tokens.weight).T)
+    if rows.basis is not None:
+        x = graph.linear(x, "embedding.basis.transposed", array(rows.basis).T)
+    logits = graph.linear(x, "embedding", array(rows.table).T)
     graph.output(logits, "logits", ["batch", "tokens", config.vocab_size])
     return graph
 

@@ -14,6 +14,7 @@ from adaptwin_widgets.anatomy import Shape, full_rank, heads_of, twins_of
 from adaptwin_widgets.cost import Cost, cost, reductions
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
+from adaptwin_widgets.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from adaptwin_widgets.sensitivity import Sensitivity
@@ -28,8 +29,9 @@ class RankPlan:
     """The rank every twin keeps, and the model it belongs to.
 
     ranks: ``{"encoder.0.query_key": [rank of head 0, ...], "encoder.0.feed_forward": [neurons], ...}``; a twin
-    that is not named is left as it is in the original. locked: twins an allocation may not touch. method: how
-    the ranks were chosen, in words. source, shape: the model.
+    that is not named is left as it is in the original. embedding: the rank of the token embedding, None to leave it
+    whole. vocabulary: the tokens that are kept, None for all (`choose_vocabulary`). locked: twins an allocation may
+    not touch. method: how the ranks were chosen, in words. source, shape: the model.
 
     >>> plan = RankPlan.full(WhisperConfig(encoder_layers=1, decoder_layers=0))
     >>> plan.ranks["encoder.0.query_key"]
@@ -42,6 +44,8 @@ class RankPlan:
     locked: tuple[str, ...] = ()
     method: str = ""
     budget: dict[str, float] = field(default_factory=dict)
+    embedding: int | None = None
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         _validate(self)
@@ -64,6 +68,8 @@ class RankPlan:
         sensitivity: Sensitivity | None = None,
         locked: Iterable[str] = (),
         even: bool = False,
+        embedding: int | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> RankPlan:
         """Choose every rank at once by one global sort of what each component is worth a parameter.
 
@@ -74,6 +80,8 @@ class RankPlan:
         even: all heads of an attention layer keep the same rank in both its twins, a multiple of 8, and neurons go by
         16, for speed: some runtimes know one head dimension a layer (CTranslate2, ONNX; other plans run there at the
         layer's largest rank), and vector units like round numbers. Up to one such step more than asked is removed.
+        embedding, vocabulary: the embedding's rank and the tokens kept; what they save counts towards `model` first,
+        and the twins supply the rest.
 
         >>> import adaptwin_widgets as aw                                              # doctest: +SKIP
         >>> twins = aw.spectra(aw.load("tiny.en"))                                     # doctest: +SKIP
@@ -93,6 +101,8 @@ class RankPlan:
             sensitivity=sensitivity,
             locked=locked,
             even=even,
+            embedding=embedding,
+            vocabulary=vocabulary,
         )
 
     @property
@@ -108,7 +118,10 @@ class RankPlan:
     @property
     def after(self) -> Cost:
         """Cost of the compressed model, exact to the last parameter."""
-        return cost(self.config, self.ranks)
+        config = self.config
+        if self.vocabulary is not None:
+            config = replace(config, vocab_size=len(self.vocabulary))
+        return cost(config, self.ranks, embedding=self.embedding)
 
     @property
     def reductions(self) -> dict[str, float | int]:
@@ -143,6 +156,8 @@ class RankPlan:
 
     def to_dict(self) -> dict:
         """The plan as JSON types."""
+        embedding = {} if self.embedding is None else {"embedding": self.embedding}
+        words = {} if self.vocabulary is None else {"vocabulary": self.vocabulary.to_dict()}
         return {
             "format": FORMAT,
             "source": self.source,
@@ -151,6 +166,8 @@ class RankPlan:
             "budget": self.budget,
             "locked": list(self.locked),
             "ranks": self.ranks,
+            **embedding,
+            **words,
         }
 
     @classmethod
@@ -161,16 +178,18 @@ class RankPlan:
         try:
             if not isinstance(data["ranks"], Mapping) or not isinstance(data["shape"], Mapping):
                 raise TypeError("ranks and shape are objects")
+            words = data.get("vocabulary")
             return cls(
                 dict(data["ranks"]), dict(data["shape"]), str(data.get("source", "")),
                 tuple(data.get("locked", ())), str(data.get("method", "")), dict(data.get("budget", {})),
+                data.get("embedding"), None if words is None else Vocabulary.from_dict(words),
             )  # fmt: skip
         except KeyError as error:
             raise InputError(f"{where}: no {error.args[0]!r} in it; make a new plan with `adaptwin plan`.") from error
-        except (TypeError, AttributeError) as error:
-            raise InputError(f"{where}: an entry has the wrong type ({error}); make a new one.") from error
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
+        except (TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{where}: an entry has the wrong type ({error}); make a new one.") from error
 
     def save(self, path: str | Path) -> None:
         """Write the plan as JSON, under a temporary name first."""
@@ -208,6 +227,11 @@ def _validate(plan: RankPlan) -> None:
         for rank in ranks:
             if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= full:
                 raise InputError(f"ranks.{key} holds {rank!r}; a rank is a whole number from 0 to {full}.")
+    own, width = plan.embedding, config.d_model
+    if own is not None and (isinstance(own, bool) or not isinstance(own, int) or not 1 <= own <= width):
+        raise InputError(f"embedding is {own!r}; the embedding's rank is a whole number from 1 to {width}.")
+    if plan.vocabulary is not None:
+        plan.vocabulary.check(config.vocab_size)
     if unknown := [lock for lock in plan.locked if not any(matches(key, lock) for key in known)]:
         raise InputError(f"locked names {unknown[0]!r}, which is no twin of this model.")
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from traitlets import HasTraits, Int
 
-from adaptwin_widgets.allocate import Queue, describe, limit, meet, queue, sides_of
+from adaptwin_widgets.allocate import Queue, describe, limit, meet, queue, saved_by_embedding, sides_of
 from adaptwin_widgets.anatomy import Twin, full_rank, heads_of, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
@@ -170,7 +170,8 @@ class Planner(HasTraits):
         """The plan that removes a fraction of "encoder", "decoder" or "model" by the global rule; locked twins and
         the other side stay as they are."""
         sides, line, fixed, worth = self._line(name)
-        chosen = meet(self.spectra, line, name, fraction, bool(self.plan.locked), fixed)
+        saved = saved_by_embedding(self.plan)
+        chosen = meet(self.spectra, line, name, fraction, bool(self.plan.locked), fixed, saved)
         if fraction == 0 and not fixed:
             chosen = {}  # nothing to remove: the original's own modules, biases included
         others = {k: v for k, v in self.plan.ranks.items() if Twin.parse(k).side not in sides} | fixed
@@ -181,10 +182,11 @@ class Planner(HasTraits):
 
     def limit(self, name: str) -> float:
         """The largest fraction of a part that can be removed with what is locked."""
-        key = (name, tuple((n, *self.ranks(n)) for n in self.plan.locked))
+        saved = saved_by_embedding(self.plan)
+        key = (name, saved, tuple((n, *self.ranks(n)) for n in self.plan.locked))
         if key not in self._limits:
             _, line, fixed, _ = self._line(name)
-            self._limits[key] = limit(self.spectra, line, name, fixed)
+            self._limits[key] = limit(self.spectra, line, name, fixed, saved)
         return self._limits[key]
 
     def _line(self, name: str) -> tuple[tuple[str, ...], Queue, dict[str, list[int]], Sensitivity | None]:
@@ -224,7 +226,7 @@ class Planner(HasTraits):
         plan = plan or self.plan
         if self._priced is not None and self._priced[0] is plan:  # several views ask for the same
             return self._priced[1]
-        after, before = cost(self.config, plan.ranks), self.before
+        after, before = plan.after, self.before
         kept = {name: self.energy(name, ranks) for name, ranks in plan.ranks.items()}
         share = 1.0 - sum(1.0 - e for e in kept.values()) / len(self.twins)
         pairs = {k: [getattr(before, k), getattr(after, k)] for k in ("encoder", "decoder", "model", "audio", "token")}

@@ -19,6 +19,7 @@ from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.tune import LESSONS, Settings, prepare, settings_for, tune
+from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary
 from adaptwin_widgets.whisper import Whisper
 
 ALLOCATIONS = ("measured", "energy")
@@ -99,22 +100,42 @@ class Recipe:
             return self.lessons
         return prepare(self.model, speech, settings, self.job)
 
-    def plan(self, method: str = "ours", **budget: Any) -> RankPlan:
+    def vocabulary(self, wish: str | Vocabulary) -> Vocabulary:
+        """The tokens to keep: a language, or a language and a size, "en" or "en:12000"."""
+        if isinstance(wish, Vocabulary):
+            return wish
+        language, colon, size = wish.partition(":")
+        if colon and not size.isdigit():
+            raise InputError(f"vocabulary={wish!r} has no size; write {language}:12000, or {language} alone.")
+        return choose_vocabulary(self.model, language, size=int(size) if colon else None, stats=self.stats)
+
+    def plan(
+        self, method: str = "ours", vocabulary: str | Vocabulary | None = None, embedding: int | None = None,
+        **budget: Any,
+    ) -> RankPlan:  # fmt: skip
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 
         method: "ours"; "even": the same, with ranks that runtimes run without padding (see `RankPlan.for_budget`);
         "uniform": every twin loses the same share, as a baseline to see what choosing is worth; or "adaptwin": the
         paper's recipe as far as it is known (arXiv 2406.08904; no code is public), a reconstruction: every twin loses
         the same share, is cut by its weights alone, and tuned with LoRA, layer by layer first (`Settings.adaptwin`).
+        vocabulary: "en" or "en:12000" cuts the vocabulary for a language; embedding: the rank of the token embedding.
+        Both count towards ``model=`` and need no budget beside them.
         """
         if method not in METHODS:
             raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
+        words = None if vocabulary is None else self.vocabulary(vocabulary)
+        if method in ("uniform", "adaptwin") and (words is not None or embedding is not None):
+            raise InputError(f'method="{method}" leaves the embedding whole; take "ours" or "even".')
         if method == "adaptwin":
             return replace(uniform(spectra(self.model), **budget), method=ADAPTWIN)
         if method == "uniform":
             return uniform(self.spectra, **budget)
         sides = [side for side in ("encoder", "decoder") if side in budget or "model" in budget]
-        return RankPlan.for_budget(self.spectra, sensitivity=self.sensitivity(sides), even=method == "even", **budget)
+        damage = self.sensitivity(sides) if sides else None
+        return RankPlan.for_budget(
+            self.spectra, sensitivity=damage, even=method == "even", embedding=embedding, vocabulary=words, **budget
+        )
 
     def compress(self, plan: RankPlan) -> Whisper:
         """The model at a plan's ranks, before tuning."""

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from adaptwin_widgets.cost import cost
+from adaptwin_widgets.cost import sizes
 from adaptwin_widgets.engine import Engine
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.export import DTYPES, export
@@ -137,7 +137,7 @@ def _runner(runtime: str, whisper: Whisper, dtype: str, features: Tensor, folder
         size = sum(path.stat().st_size for path in folder.glob("*.data"))
         return _Own(OnnxEngine(folder, torch.get_num_threads()), features, prompt, size)
     chosen = resolve_dtype(dtype, whisper.device)
-    size = cost(whisper.config, getattr(whisper.config, "ranks", None)).bytes(str(chosen).removeprefix("torch."))
+    size = sizes(whisper.config)[1].bytes(str(chosen).removeprefix("torch."))
     return _Own(Engine(whisper.model, chosen), features, prompt, size)
 
 

@@ -22,8 +22,10 @@ from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Cancelled, Job, ensure
 from adaptwin_widgets.lora import adapt, settle
+from adaptwin_widgets.model import is_compressed
 from adaptwin_widgets.plan import ADAPTWIN
 from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.vocabulary import shared
 from adaptwin_widgets.whisper import Whisper
 
 CHECKPOINT_SECONDS = 20.0  # a kill loses these, a step and a look at held-out speech
@@ -145,9 +147,9 @@ def prepare(teacher: Whisper, corpora: Sequence[Corpus], settings: Settings, job
 def _check(
     small: Whisper, teacher: Whisper, minutes: float | None, steps: int | None, corpora: Sequence[Corpus]
 ) -> None:
-    if not getattr(small.config, "ranks", None):
+    if not is_compressed(small.config):
         raise InputError(f"{small.source} is not compressed; compress it first, then tune it.")
-    if getattr(teacher.config, "ranks", None):
+    if is_compressed(teacher.config):
         raise InputError(f"The teacher {teacher.source} is compressed itself; give the original model.")
     if (small.config.d_model, small.config.encoder_layers) != (
         teacher.config.d_model,
@@ -173,6 +175,7 @@ class _Run:
         self.watch, self.small = watch, small
         self.settings, self.file, self.job, self.lessons = settings, file, job, lessons
         self.progress = Progress()
+        self.words = shared(small, lessons.distance.teacher)
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
         self.parameters = _trainable(self.network, settings.lora)
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
@@ -244,8 +247,10 @@ class _Run:
         batch = self.lessons.batch(self.progress.steps)
         self.optimiser.zero_grad(set_to_none=True)
         distance = self.lessons.distance
-        alone = fraction < s.layerwise
-        loss = distance.local(self.network, batch) if alone else distance.loss(self.network, batch, s.weights)
+        if fraction < s.layerwise:
+            loss = distance.local(self.network, batch)
+        else:
+            loss = distance.loss(self.network, batch, s.weights, self.words)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         for group in self.optimiser.param_groups:
@@ -259,7 +264,7 @@ class _Run:
         """Held-out loss; keeps the state if it is the best, goes back and slows down if it has diverged."""
         with torch.no_grad():
             losses = [
-                self.lessons.distance.loss(self.network, batch, self.settings.weights).item()
+                self.lessons.distance.loss(self.network, batch, self.settings.weights, self.words).item()
                 for batch in self.lessons.held_out
             ]
         loss = sum(losses) / len(losses)
@@ -338,8 +343,8 @@ class _Run:
 
 
 def _trainable(network: nn.Module, lora: int) -> dict[str, nn.Parameter]:
-    """Every parameter of the layers that were compressed, or the low-rank changes of their matrices; nothing else
-    moves."""
+    """Every parameter of the layers that were compressed, or the low-rank changes of their matrices, and of a factored
+    embedding; nothing else moves."""
     network.requires_grad_(False)
     layers = [layer_of(network, twin.part, twin.layer) for twin in map(Twin.parse, network.config.ranks)]
     for layer in dict.fromkeys(layers):
@@ -347,4 +352,6 @@ def _trainable(network: nn.Module, lora: int) -> dict[str, nn.Parameter]:
             adapt(layer, lora)
         else:
             layer.requires_grad_(True)
+    if network.config.embedding_rank:
+        network.model.decoder.embed_tokens.requires_grad_(True)
     return {name: p for name, p in network.named_parameters() if p.requires_grad}

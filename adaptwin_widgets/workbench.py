@@ -21,6 +21,7 @@ from adaptwin_widgets.attempt import Attempts, Try, about_study, require_apart
 from adaptwin_widgets.choices import Choices
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
+from adaptwin_widgets.model import is_compressed
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import Planner
 from adaptwin_widgets.recipe import Recipe
@@ -238,10 +239,11 @@ class Workbench(HasTraits):
 
     def take(self, model: Whisper) -> None:
         """Make a compressed model, made elsewhere from this original, the present one."""
-        ranks = getattr(model.config, "ranks", None)
-        if not ranks:
+        if not is_compressed(model.config):
             raise InputError(f"{model.source} is not compressed; open it in a Studio of its own.")
-        plan = RankPlan({k: list(v) for k, v in ranks.items()}, self.planner.shape, self.model.source, method="given")
+        ranks = {k: list(v) for k, v in model.config.ranks.items()}
+        rank = model.config.embedding_rank
+        plan = RankPlan(ranks, self.planner.shape, self.model.source, method="given", embedding=rank)
         plan.check(model.config, model.source)
         self._given, self.current, self.small = plan, "", model
         self.planner.commit(plan)
@@ -364,7 +366,7 @@ class Workbench(HasTraits):
 
 
 def _check(model: Whisper, speech: list[Corpus], evaluations: Mapping[str, Corpus]) -> None:
-    if getattr(model.config, "ranks", None):
+    if is_compressed(model.config):
         raise InputError(f"{model.source} is compressed already; give the original, and open its study to go on.")
     if not speech or not evaluations:
         raise InputError("Give speech to learn from and, as eval={'target': ...}, speech to be scored on.")
