@@ -113,7 +113,11 @@ def test_a_checkpoint_is_the_model(tiny_en: Whisper, clips: aw.Corpus, written: 
     assert again.name == "mine.pt"
     assert same_weights(again, tiny_en)
     assert again.model.generation_config == tiny_en.model.generation_config
-    assert again.config.to_diff_dict() == tiny_en.config.to_diff_dict()
+    mine, theirs = (
+        {k: v for k, v in w.config.to_diff_dict().items() if k not in ("architectures", "dtype")}  # saving sets these
+        for w in (again, tiny_en)
+    )
+    assert mine == theirs
     assert not again.model.model.encoder.embed_positions.weight.requires_grad
     assert said(again, clips) == written
 
