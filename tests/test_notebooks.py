@@ -99,7 +99,7 @@ def test_the_studio_in_its_short_form(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def check_speaker(study: Study, points: int) -> None:
-    assert [record.name for record in study.records][0] == "original" and len(study) == points + 1
+    assert study.records[0].name == "original" and len(study) == points + 1
     for record in study.records[1:]:
         assert set(record.untuned) == set(record.scores) == {"target", "general"}
         assert record.tuning is not None and record.tuning["steps"] >= 1
