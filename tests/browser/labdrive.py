@@ -146,13 +146,15 @@ def _wait_until_up(lab: Lab, server: subprocess.Popen[bytes], log: Path, seconds
 
 
 @contextlib.contextmanager
-def chromium(executable: str) -> Iterator[Browser]:
+def chromium(executable: str, *flags: str) -> Iterator[Browser]:
     """A headless Chromium. Its sandbox is off only for root, who cannot have one."""
     from playwright.sync_api import sync_playwright
 
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS, chromium_sandbox=not root)
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=[*CHROMIUM_FLAGS, *flags], chromium_sandbox=not root
+        )
         yield browser
         browser.close()
 
