@@ -59,7 +59,7 @@ demo: $(STAMP) ## the same notebook without a browser; results in runs/demo
 	@echo && echo "Results:" && find $(DEMO) -name '*.ipynb' -o -name '*.html' | sort | sed 's/^/  /'
 
 app: $(STAMP) ## the Studio as an app: code hidden, every visitor alone
-	cd app && $(BIN)/python -m voila studio.ipynb $(APP_ARGS)
+	cd app && JUPYTER_PATH=$(CURDIR)/app/jupyter $(BIN)/python -m voila studio.ipynb $(APP_ARGS)
 
 test: $(STAMP) ## the quick suite
 	$(BIN)/python -m pytest $(TEST_ARGS)

@@ -47,7 +47,7 @@ class Verdict:
 
 
 def prompts() -> list[str]:
-    """Sentences to read, about four minutes of them, with every sound of English in many places.
+    """Sentences to read, about three minutes of them, with every sound of English in many places.
 
     >>> len(prompts()), prompts()[0]
     (40, 'The north wind and the sun argued about who was stronger.')

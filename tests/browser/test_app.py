@@ -23,7 +23,9 @@ def app(tmp_path: Path) -> Iterator[str]:
     pytest.importorskip("voila", reason="the extra `app` is not installed")
     port = free_port()
     command = [sys.executable, "-m", "voila", "studio.ipynb", "--no-browser", f"--port={port}"]
-    environment = {**os.environ, "ADAPTWIN_APP_CLIPS": "4", "TMPDIR": str(tmp_path)}
+    environment = {
+        **os.environ, "JUPYTER_PATH": str(APP / "jupyter"), "ADAPTWIN_APP_CLIPS": "4", "TMPDIR": str(tmp_path),
+    }  # fmt: skip
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=APP, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
