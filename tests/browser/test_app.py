@@ -80,7 +80,7 @@ def test_two_visitors_at_once(browser, app: str, tmp_path: Path):
 
     assert "encoder-20" not in tries(second)
     assert second.locator(".aw-budget").first.input_value() == "0", "the first one's budget moved the second's"
-    second.reload()  # a kernel anew, and nothing of anybody's in it
+    second.reload(timeout=240_000)  # a kernel anew, and nothing of anybody's in it
     second.wait_for_selector(".aw-cell", timeout=240_000)
     second.wait_for_function(IDLE, timeout=400_000)
     assert "encoder-20" not in tries(second)
