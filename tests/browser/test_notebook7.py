@@ -26,6 +26,8 @@ def test_the_studio_in_notebook_7(browser, tmp_path: Path, monkeypatch: pytest.M
         page = browser.new_context(viewport={"width": 1400, "height": 1100}).new_page()
         opened = NotebookPage(page)
         opened.open(server, "studio.ipynb")
+        page.wait_for_timeout(1000)
+        opened.errors.clear()  # what Notebook 7 says of itself before anything of ours runs
         opened.run(first_code, seconds=240)
         page.wait_for_selector(".aw-cell", timeout=60_000)
         page.wait_for_timeout(1500)
