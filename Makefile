@@ -9,6 +9,7 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 LAB_ARGS ?=
+APP_ARGS ?=
 TEST_ARGS ?=
 BENCH ?=
 
@@ -22,15 +23,15 @@ DEMO := runs/demo
 ROOT_ARGS := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # `!adaptwin` in a notebook means ours, and so does the kernel called python3.
-lab demo test test-all: export PATH := $(BIN):$(PATH)
+lab demo app test test-all: export PATH := $(BIN):$(PATH)
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help setup lab demo test test-all lint bench clean
+.PHONY: help setup lab demo app test test-all lint docs bench clean
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
-	@echo 'Variables: PYTHON=python3.12  PIP_ARGS=...  LAB_ARGS=...  WORKERS=2  TEST_ARGS="-k words"  BENCH=name'
+	@echo 'Variables: PYTHON=python3.12  PIP_ARGS=...  LAB_ARGS=...  APP_ARGS=...  WORKERS=2  TEST_ARGS="-k words"  BENCH=name'
 
 setup: $(STAMP) ## .venv with everything for users, tests and benchmarks
 
@@ -45,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "The last installation was interrupted; making $(VENV) again."; rm -rf $(VENV); fi; \
 	rm -f $(STAMP); mkdir -p $(VENV); echo $$$$ > $(LOCK); \
 	$(PYTHON) -m venv $(VENV) && \
-	$(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS) -e '.[base,asterisk,video,datasets,ctranslate2,onnx,peft,vocabulary,test,dev]' || \
+	$(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS) -e '.[base,asterisk,video,datasets,ctranslate2,onnx,peft,vocabulary,app,docs,test,dev]' || \
 	  { status=$$?; rm -f $(LOCK); exit $$status; }; \
 	rm -f $(LOCK); touch $(STAMP)
 
@@ -56,6 +57,9 @@ demo: $(STAMP) ## the same notebook without a browser; results in runs/demo
 	mkdir -p $(DEMO)
 	ADAPTWIN_RUNS=$(CURDIR)/$(DEMO) $(BIN)/python notebooks/make_results.py $(NOTEBOOK) -o $(DEMO)
 	@echo && echo "Results:" && find $(DEMO) -name '*.ipynb' -o -name '*.html' | sort | sed 's/^/  /'
+
+app: $(STAMP) ## the Studio as an app: code hidden, every visitor alone
+	cd app && JUPYTER_PATH=$(CURDIR)/app/jupyter $(BIN)/python -m voila studio.ipynb $(APP_ARGS)
 
 # Two files at a time with one thread each: two processes with two threads each would wait for one another.
 WORKERS ?= 2
@@ -71,10 +75,14 @@ lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(STAMP) ## the documentation in site/, without a network; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "Open site/index.html"
+
 bench: $(STAMP) ## every benchmark, or one: make bench BENCH=decoding
 	@set -e; for file in $(if $(BENCH),benchmarks/$(BENCH).py,$(wildcard benchmarks/[a-z]*.py)); do \
 	  echo "== $$file"; $(BIN)/python $$file; done
 
 clean: ## remove everything that was made here, .venv too (not runs/)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -36,16 +36,16 @@ __version__ = "0.1.0"
 # The widgets load when they are asked for, so that scripts need no Jupyter.
 WIDGETS = {
     "AtHand": "at_hand", "Frontier": "frontier", "Jobs": "jobs", "Listen": "listen", "RankPicker": "picker",
-    "SpectraView": "spectra", "Studio": "studio", "Tuner": "tuner",
+    "Recorder": "recorder", "SpectraView": "spectra", "Studio": "studio", "Tuner": "tuner",
 }  # fmt: skip
 
 __all__ = [
     "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner", "RankPicker",
-    "RankPlan", "Recipe", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "SpeechCheck", "SpeechReport",
-    "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig", "TwinWhisperForConditionalGeneration", "Vocabulary",
-    "Whisper", "Workbench", "Worker", "asterisk_speech", "check_speech", "choose_vocabulary", "compress", "demo_speech",
-    "evaluate", "expand", "export", "load", "measure_sensitivity", "observe", "paired_difference", "run_study",
-    "spectra", "speed_table", "transcribe", "tune",
+    "RankPlan", "Recipe", "Recorder", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "SpeechCheck",
+    "SpeechReport", "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig",
+    "TwinWhisperForConditionalGeneration", "Vocabulary", "Whisper", "Workbench", "Worker", "asterisk_speech",
+    "check_speech", "choose_vocabulary", "compress", "demo_speech", "evaluate", "expand", "export", "load",
+    "measure_sensitivity", "observe", "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
 ]  # fmt: skip
 
 

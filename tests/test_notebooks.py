@@ -18,13 +18,16 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FIRST_LOOK = ROOT / "notebooks" / "01_first_look.ipynb"
 STUDIO = ROOT / "notebooks" / "02_choose_ranks.ipynb"
+SPEAKER = ROOT / "notebooks" / "03_adapt_to_a_speaker.ipynb"
+LOW_RANK = ROOT / "notebooks" / "04_low_rank_from_scratch.ipynb"
+AWAY = ROOT / "notebooks" / "05_take_it_away.ipynb"
 PLOTLY = "application/vnd.plotly.v1+json"
 LIMIT = 2_000_000  # bytes of a committed notebook
 MACHINE = re.compile(r"/(home|root|Users|work|tmp|usr|opt|var)/\w|[A-Z]:\\\\\w|site-packages")
 
 
-def run(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, short: bool) -> Study:
-    """Run a notebook in an empty folder; the one study it left there."""
+def run(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, short: bool) -> nbformat.NotebookNode:
+    """Run a notebook in an empty folder; it with its results."""
     monkeypatch.delenv("ADAPTWIN_SHORT", raising=False)
     if short:
         monkeypatch.setenv("ADAPTWIN_SHORT", "1")
@@ -35,6 +38,11 @@ def run(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, short:
             cell.update(outputs=[], execution_count=None)
     NotebookClient(document, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
     assert not stderr(document)
+    return document
+
+
+def study_in(folder: Path) -> Study:
+    """The one study a notebook left in its folder."""
     (about,) = folder.glob("**/study.json")
     return Study(about.parent)
 
@@ -42,6 +50,17 @@ def run(notebook: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *, short:
 def stderr(document: nbformat.NotebookNode) -> list[str]:
     outputs = [o for cell in document.cells for o in cell.get("outputs", [])]
     return [o["text"] for o in outputs if o.output_type == "stream" and o["name"] == "stderr"]
+
+
+def said(document: nbformat.NotebookNode) -> str:
+    """All that its cells printed, and the text form of what they returned."""
+    outputs = [o for cell in document.cells for o in cell.get("outputs", [])]
+    return "\n".join(o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
+
+
+def numbers_after(words: str, text: str) -> list[float]:
+    """The number that follows these words, wherever they stand."""
+    return [float(found) for found in re.findall(rf"{re.escape(words)}:?\s*(-?[\d.]+(?:e-?\d+)?)", text)]
 
 
 def check(study: Study, points: int) -> None:
@@ -66,22 +85,93 @@ def check(study: Study, points: int) -> None:
 
 @pytest.mark.notebook
 def test_the_first_look_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    check(run(FIRST_LOOK, tmp_path, monkeypatch, short=True), points=1)
+    run(FIRST_LOOK, tmp_path, monkeypatch, short=True)
+    check(study_in(tmp_path), points=1)
 
 
 @pytest.mark.notebook
 def test_the_studio_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    study = run(STUDIO, tmp_path, monkeypatch, short=True)
-    original, small = study.records
+    run(STUDIO, tmp_path, monkeypatch, short=True)
+    original, small = study_in(tmp_path).records
     assert set(original.scores) == set(small.scores) == {"target", "general"}
     assert small.sizes["encoder_reduction"] == pytest.approx(0.3, abs=0.005) and small.tuning is None
     assert "measured" in small.plan["method"]
 
 
+def check_speaker(study: Study, points: int) -> None:
+    assert study.records[0].name == "original" and len(study) == points + 1
+    for record in study.records[1:]:
+        assert set(record.untuned) == set(record.scores) == {"target", "general"}
+        assert record.tuning is not None and record.tuning["steps"] >= 1
+
+
+def check_low_rank(document: nbformat.NotebookNode) -> None:
+    """The identities the notebook prints hold."""
+    text = said(document)
+    for one, other in (
+        ("what was lost", "what was left out"),
+        ("tr(Cq D Ck Dᵀ)", "sum of s² left out"),
+        ("error a row", "; sum of s² left out"),
+    ):
+        assert numbers_after(one, text)[0] == pytest.approx(numbers_after(other, text)[0], rel=1e-6)
+    assert numbers_after("the library agrees", text) == [] and "the library agrees:     True" in text
+    for claim in ("largest change of the product", "attention changes by", "bias folded: differs by"):
+        assert numbers_after(claim, text)[0] < 1e-10
+    weights, speech = numbers_after("weights alone", text), numbers_after("with speech", text)
+    assert weights[-1] > 2 * speech[-1], "word errors of the whole model"
+
+
+def check_away(document: nbformat.NotebookNode, folder: Path) -> None:
+    """Every form is on disk, and the other runtimes wrote what this one wrote."""
+    for name, file in {"small": "model.safetensors", "ct2-float16": "model.bin", "ct2-int8": "model.bin"}.items():
+        assert list(folder.glob(f"**/{name}/{file}")), name
+    assert list(folder.glob("**/onnx/*.onnx"))
+    assert "faster-whisper:  Do you still have the recipe for that lemon cake?" in said(document)
+
+
+@pytest.mark.notebook
+def test_low_rank_from_scratch_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    check_low_rank(run(LOW_RANK, tmp_path, monkeypatch, short=True))
+
+
+# The quick suite has little time: of the later notebooks only the one that checks formulas is in it.
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_the_speaker_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run(SPEAKER, tmp_path, monkeypatch, short=True)
+    check_speaker(study_in(tmp_path), points=1)
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_take_it_away_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    check_away(run(AWAY, tmp_path, monkeypatch, short=True), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_low_rank_from_scratch_as_a_reader_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    check_low_rank(run(LOW_RANK, tmp_path, monkeypatch, short=False))
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_the_speaker_as_a_reader_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run(SPEAKER, tmp_path, monkeypatch, short=False)
+    check_speaker(study_in(tmp_path), points=3)
+
+
+@pytest.mark.slow
+@pytest.mark.notebook
+def test_take_it_away_as_a_reader_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    check_away(run(AWAY, tmp_path, monkeypatch, short=False), tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.notebook
 def test_the_first_look_as_a_reader_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    study = run(FIRST_LOOK, tmp_path, monkeypatch, short=False)
+    run(FIRST_LOOK, tmp_path, monkeypatch, short=False)
+    study = study_in(tmp_path)
     check(study, points=3)
     original, mildest = study.records[:2]
     for name, score in mildest.scores.items():  # a fifth of the encoder less is no disaster, even on this speech

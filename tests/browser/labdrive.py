@@ -1,4 +1,4 @@
-"""Drive a real JupyterLab in a real Chromium, for tests.
+"""Drive a real JupyterLab, or Notebook 7, in a real Chromium, for tests.
 
 The server listens on the loopback address only, keeps its settings in a directory of its own, and takes a
 token that lives as long as the test run, so that nothing else on the machine can use it.
@@ -43,7 +43,9 @@ SERVER_CONFIG = {
         "news_url": None,
         "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     },
+    "JupyterNotebookApp": {"expose_app_in_browser": True},
 }
+PLACES = {"jupyterlab": "lab/tree", "notebook": "notebooks"}  # by module: where it shows a notebook
 LAB_SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/docmanager-extension/plugin": {"autosave": False},
@@ -77,20 +79,22 @@ def free_port() -> int:
 
 @dataclass(frozen=True)
 class Lab:
-    """A running JupyterLab: its address, its token, the folder it shows, and its own files (`data`: kernels)."""
+    """A running JupyterLab: its address, its token, the folder it shows, its own files (`data`: kernels), its place
+    for notebooks."""
 
     url: str
     token: str
     root: Path
     data: Path
+    place: str = PLACES["jupyterlab"]
 
     def address(self, notebook: str) -> str:
-        return f"{self.url}/lab/tree/{notebook}?reset&token={self.token}"
+        return f"{self.url}/{self.place}/{notebook}?reset&token={self.token}"
 
 
 @contextlib.contextmanager
-def jupyterlab(root: Path, settings: Path, seconds: float = 90) -> Iterator[Lab]:
-    """JupyterLab showing `root`, with all of its own files under `settings`; stopped at the end.
+def jupyterlab(root: Path, settings: Path, seconds: float = 90, module: str = "jupyterlab") -> Iterator[Lab]:
+    """JupyterLab (or "notebook") showing `root`, with all of its own files under `settings`; stopped at the end.
 
     Raises RuntimeError with the end of the server's log if it does not answer within `seconds`.
     """
@@ -112,14 +116,14 @@ def jupyterlab(root: Path, settings: Path, seconds: float = 90) -> Iterator[Lab]
         "JUPYTER_PREFER_ENV_PATH": "1",
         "JUPYTER_TOKEN": token,
     }
-    command = [sys.executable, "-m", "jupyterlab", f"--port={port}", f"--ServerApp.root_dir={root}"]
+    command = [sys.executable, "-m", module, f"--port={port}", f"--ServerApp.root_dir={root}"]
     log = settings / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
             command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
-            lab = Lab(f"http://127.0.0.1:{port}", token, root, settings / "data")
+            lab = Lab(f"http://127.0.0.1:{port}", token, root, settings / "data", PLACES[module])
             _wait_until_up(lab, server, log, seconds)
             yield lab
         finally:
@@ -142,13 +146,15 @@ def _wait_until_up(lab: Lab, server: subprocess.Popen[bytes], log: Path, seconds
 
 
 @contextlib.contextmanager
-def chromium(executable: str) -> Iterator[Browser]:
+def chromium(executable: str, *flags: str) -> Iterator[Browser]:
     """A headless Chromium. Its sandbox is off only for root, who cannot have one."""
     from playwright.sync_api import sync_playwright
 
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS, chromium_sandbox=not root)
+        browser = playwright.chromium.launch(
+            executable_path=executable, args=[*CHROMIUM_FLAGS, *flags], chromium_sandbox=not root
+        )
         yield browser
         browser.close()
 

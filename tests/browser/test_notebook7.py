@@ -1,0 +1,47 @@
+"""The Studio in Jupyter Notebook 7: drawn, moved by keyboard, a try made, its point seen; no console error."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from labdrive import NotebookPage, jupyterlab
+
+playwright = pytest.importorskip("playwright.sync_api")
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "02_choose_ranks.ipynb"
+IDLE = "() => document.querySelector('.aw-section-jobs')?.innerText.includes('Nothing is running')"
+
+
+@pytest.mark.slow
+def test_the_studio_in_notebook_7(browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("notebook", reason="Notebook 7 is not installed")
+    monkeypatch.setenv("ADAPTWIN_SHORT", "1")
+    root, settings = tmp_path / "work", tmp_path / "settings"
+    root.mkdir()
+    shutil.copyfile(NOTEBOOK, root / "studio.ipynb")
+    first_code = next(i for i, cell in enumerate(nbformat.read(NOTEBOOK, 4).cells) if cell.cell_type == "code")
+    with jupyterlab(root, settings, module="notebook") as server:
+        page = browser.new_context(viewport={"width": 1400, "height": 1100}).new_page()
+        opened = NotebookPage(page)
+        opened.open(server, "studio.ipynb")
+        page.wait_for_timeout(1000)
+        opened.errors.clear()  # what Notebook 7 says of itself before anything of ours runs
+        opened.run(first_code, seconds=240)
+        page.wait_for_selector(".aw-cell", timeout=60_000)
+        page.wait_for_timeout(1500)
+        page.wait_for_function(IDLE, timeout=240_000)
+        page.locator(".aw-budget").first.focus()
+        for _ in range(50):
+            page.keyboard.press("ArrowRight")
+        page.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=30_000)
+        page.get_by_role("button", name="Only compress and score").click()
+        page.wait_for_timeout(1500)
+        page.wait_for_function(IDLE, timeout=240_000)
+        page.locator(".aw-section-frontier tbody tr").filter(has_text="encoder-25").wait_for(timeout=30_000)
+        page.locator(".aw-section-frontier .js-plotly-plot").wait_for(timeout=30_000)
+        page.locator(".aw-section-listen audio").first.wait_for(state="attached", timeout=30_000)
+        errors = list(opened.errors)
+        opened.close()
+    assert not errors, errors
