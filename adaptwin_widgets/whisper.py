@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import tempfile
@@ -26,6 +27,7 @@ from adaptwin_widgets.files import read_json, whole_folder
 from adaptwin_widgets.formats import MODEL_TYPES, no_bars, read
 
 NOTES = "adaptwin.json"  # how a compressed model was made
+STORED = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 
 
 @dataclass
@@ -92,19 +94,23 @@ class Whisper:
             raise InputError(f"{self.name} knows no language {language!r}; give a code such as en, de or zh.")
         return [start, settings.lang_to_id[f"<|{code}|>"], settings.task_to_id[task], no_timestamps]
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def save_pretrained(self, folder: str | Path, dtype: str | None = None) -> Path:
         """Write model and processor in transformers' layout, and return the folder; a small model gets a model card.
 
+        dtype: store the weights as float32, float16 or bfloat16 (default: as they are); `load` gives float32 again.
         All of it is written beside the folder, then renamed. In a folder that holds a Whisper already,
         weights and settings are replaced and other files kept. Raises `InputError` if it holds anything else.
 
         >>> load("tiny.en").save_pretrained("copy")  # doctest: +SKIP
         PosixPath('copy')
         """
-        folder = Path(folder).expanduser()
+        folder, stored = Path(folder).expanduser(), None if dtype is None else STORED.get(dtype)
+        if dtype is not None and stored is None:
+            raise InputError(f"dtype={dtype!r} is no format to store weights in; choose {', '.join(STORED)}.")
         require_model_folder(folder)
         with whole_folder(folder, _keep_other_files) as new, no_bars():
-            self.model.save_pretrained(new)
+            model = self.model if stored is None else copy.deepcopy(self.model).to(stored)
+            model.save_pretrained(new)
             self.processor.save_pretrained(new)
             if self.notes:
                 (new / NOTES).write_text(json.dumps(self.notes, indent=1) + "\n", encoding="utf-8")

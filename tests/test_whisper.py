@@ -363,6 +363,21 @@ def test_broken_folder(saved: Path, tmp_path: Path, change, message: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_half_precision_storage(tmp_path: Path) -> None:
+    """tiny.en was published in float16, so nothing is lost that way; bfloat16 rounds."""
+    whisper = load("tiny.en")
+    for dtype, exact in (("float16", True), ("bfloat16", False)):
+        folder = whisper.save_pretrained(tmp_path / dtype, dtype=dtype)
+        assert (folder / "model.safetensors").stat().st_size == pytest.approx(2 * 37.76e6, rel=0.01)
+        again, before = load(folder).model.state_dict(), whisper.model.state_dict()
+        assert all(value.dtype == torch.float32 for value in before.values())
+        assert all(
+            torch.allclose(again[name], value, rtol=0 if exact else 0.01, atol=0) for name, value in before.items()
+        )
+    with pytest.raises(InputError, match="no format to store"):
+        whisper.save_pretrained(tmp_path / "int4", dtype="int4")
+
+
 def test_missing_weights_are_not_made_up(saved: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
