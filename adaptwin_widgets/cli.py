@@ -252,12 +252,16 @@ def study(
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
     seed: Seed = 0,
+    workers: Annotated[int | None, typer.Option(help="Points at once, each in a process on this machine.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Or on a dask cluster: its address.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of every process; sums depend on their number.")] = None,
     as_json: Json = False,
 ) -> None:
     """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""
     from adaptwin_widgets import load
     from adaptwin_widgets.attempt import run_study
     from adaptwin_widgets.intake import speech_of
+    from adaptwin_widgets.pieces import executor_of
 
     try:
         fractions = [float(p) for p in points.split(",")]
@@ -269,10 +273,11 @@ def study(
         if not (name and equals and path):
             raise InputError(f"--eval {entry!r} has no name; write --eval target={entry}.")
         sets[name] = speech_of(Path(path), lambda: progress(as_json))
-    sounds = corpora(speech, as_json)
+    executor, sounds = executor_of(workers, scheduler), corpora(speech, as_json)
     done = run_study(
         load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
-        target_weight=target_weight, allocation=allocation, seed=seed, job=progress(as_json),
+        target_weight=target_weight, allocation=allocation, seed=seed, executor=executor, threads=threads,
+        job=progress(as_json),
     )  # fmt: skip
     page = done.folder / "frontier.html"
     points_of = [{"name": r.name, **r.sizes, "wer": {n: s["wer"] for n, s in r.scores.items()}} for r in done.records]
