@@ -252,9 +252,9 @@ def study(
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
     seed: Seed = 0,
-    workers: Annotated[int | None, typer.Option(help="Points at once, each in a process on this machine.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Points at once, a process each.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Or on a dask cluster: its address.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of every process; sums depend on their number.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads a point; sums depend on them.")] = None,
     as_json: Json = False,
 ) -> None:
     """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 import adaptwin_widgets as aw
+from adaptwin_widgets.anatomy import Twin
 from adaptwin_widgets.pieces import PREFIX, Crew, executor_of, turn
+from adaptwin_widgets.sensitivity import fingerprint
 from adaptwin_widgets.stored import read_spectra, read_statistics, write_spectra, write_statistics
 
 TIMES = ("time", "seconds")
@@ -22,16 +24,15 @@ TIMES = ("time", "seconds")
 def seen(tiny_en):
     """A few clips with their statistics and spectra."""
     demo = aw.demo_speech()
-    speech = [demo["target_train"][:6], demo["general_train"][:6]]
-    recipe = aw.Recipe(tiny_en, speech, allocation="energy", windows=2)
+    recipe = aw.Recipe(tiny_en, [demo["target_train"][:6]], allocation="energy", windows=2)
     assert recipe.spectra.aware
-    return recipe, {"target": demo["target_dev"][:2]}
+    return recipe, {"target": demo["target_dev"][:1]}
 
 
 def timeless(value):
     """A record without what depends on the clock."""
     if isinstance(value, dict):
-        return {k: timeless(v) for k, v in value.items() if k not in TIMES and not k.endswith("seconds_per_second")}
+        return {k: timeless(v) for k, v in value.items() if k not in TIMES}
     return value
 
 
@@ -81,33 +82,40 @@ def test_statistics_and_spectra_come_back_bit_for_bit(seen, tmp_path):
 
 def test_a_study_on_processes_equals_the_local_one(seen, tmp_path):
     recipe, evaluations = seen
-    options = {"points": [0.3, 0.15], "steps": 1, "recipe": recipe, "threads": 1}
+    options = {"points": [0.3, 0.15], "recipe": recipe, "threads": 1}  # tuned in the slow test: a step takes seconds
     local = aw.run_study(recipe.model, recipe.speech, evaluations, folder=tmp_path / "local", **options)
     job = aw.Job()
     other = aw.run_study(
         recipe.model, recipe.speech, evaluations, folder=tmp_path / "other", executor=1, job=job, **options
     )
     assert [record.name for record in other.records] == ["original", "encoder-15", "encoder-30"]
-    assert other["encoder-30"].tuning["steps"] == 1 and other["encoder-30"].settings["threads"] == 1
+    assert other["encoder-30"].settings["threads"] == 1 and other["encoder-30"].versions["torch"]
     assert_same(local, other)
     assert (job.text, job.done, job.total) == ("Points of the study", 2, 2)
 
 
-def test_sensitivity_on_threads_equals_the_plain_one(seen, tiny_en):
+def test_sensitivity_on_threads_equals_the_plain_one(seen, tiny_en, tmp_path):
     recipe, _ = seen
-    options = {"sides": ["encoder"], "windows": 1, "levels": (0.5,), "cache": None}
-    plain = aw.measure_sensitivity(tiny_en, recipe.spectra, recipe.stats, recipe.speech[:1], **options)
+    left = [Twin("encoder", 3, "query_key"), Twin("encoder", 1, "feed_forward"), Twin("cross", 0, "value_output")]
+    known = {twin: [(0.5, 0.25)] for twin in recipe.spectra.values if twin not in left}
+    mark = fingerprint(recipe.spectra)
+
+    def measure(name, **options):
+        aw.Sensitivity(dict(known), mark).save(tmp_path / name / f"sensitivity-{mark}.json")  # those are not done again
+        options |= {"windows": 1, "levels": (0.5,), "cache": tmp_path / name}
+        return aw.measure_sensitivity(tiny_en, recipe.spectra, recipe.stats, recipe.speech, **options)
+
+    plain = measure("plain")
     with ThreadPoolExecutor(2) as pool:
-        other = aw.measure_sensitivity(
-            tiny_en, recipe.spectra, recipe.stats, recipe.speech[:1], executor=pool, **options
-        )
-    assert list(plain.curves.items()) == list(other.curves.items()) and len(plain.curves) == 12
+        other = measure("threads", executor=pool)
+    assert plain == other and list(plain.curves) == list(other.curves)
+    assert all(plain.curves[twin] != [(0.5, 0.25)] for twin in left) and len(plain.curves) == len(known) + 3
+    assert aw.Sensitivity.load(tmp_path / "threads" / f"sensitivity-{mark}.json") == other
 
 
 ERRANDS = """
 import os, signal, time
 from pathlib import Path
-from adaptwin_widgets.pieces import _Piece
 
 def lose(folder, number, marker):
     if number == 1 and not Path(marker).exists():
@@ -119,6 +127,7 @@ def die(folder):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def go_on(folder, marker):
+    from adaptwin_widgets.pieces import _Piece
     job = _Piece(folder)
     Path(marker).touch()
     try:
@@ -181,45 +190,41 @@ def test_what_cannot_be_is_one_sentence(tmp_path):
         pass
 
 
-@pytest.mark.slow
-def test_six_points_on_a_dask_cluster_that_loses_a_worker_equal_the_local_ones(seen, tmp_path):
-    """Two worker processes; one is killed once the first record is there."""
-    distributed = pytest.importorskip("distributed")
+@pytest.fixture(scope="module")
+def six(seen, tmp_path_factory):
+    """Six tuned points, made by this process alone."""
     recipe, evaluations = seen
     fractions = [0.1, 0.15, 0.2, 0.25, 0.3, 0.35]
-    options = {"points": fractions, "steps": 3, "recipe": recipe, "threads": 1}
-    local = aw.run_study(recipe.model, recipe.speech, evaluations, folder=tmp_path / "local", **options)
-    for killing in (False, True):
-        folder = tmp_path / f"cluster-{killing}"
-        with (
-            distributed.LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
-                local_directory=str(tmp_path / "dask"),
-            ) as cluster,
-            distributed.Client(cluster) as client,
-        ):  # fmt: skip
-            killed = []
+    options = {"points": fractions, "steps": 2, "recipe": recipe, "threads": 1}
+    folder = tmp_path_factory.mktemp("six") / "local"
+    return aw.run_study(recipe.model, recipe.speech, evaluations, folder=folder, **options), options
 
-            def kill(job, folder=folder, client=client, killed=killed, killing=killing):
-                """A worker that is at a point, when the first point is recorded and others are still to come."""
-                if not killing or killed or job.text != "Points of the study" or not 1 <= job.done < 5:
-                    return
-                at_work = [name for name, tasks in client.processing().items() if tasks]
-                if at_work:
-                    pids = client.run(os.getpid, workers=at_work[:1])
-                    killed.extend(pids.values())
-                    os.kill(killed[0], signal.SIGKILL)
 
-            job = aw.Job(listeners=[kill])
-            study = aw.run_study(
-                recipe.model,
-                recipe.speech,
-                evaluations,
-                folder=folder,
-                executor=client.get_executor(),
-                job=job,
-                **options,
-            )
-        assert len(killed) == killing
-        assert [record.name for record in study.records] == ["original", *(f"encoder-{100 * f:g}" for f in fractions)]
-        assert_same(local, study)
+@pytest.mark.slow
+@pytest.mark.parametrize("killing", [True, False])
+def test_six_points_on_a_dask_cluster_equal_the_local_ones(seen, six, killing, tmp_path):
+    """Two worker processes; one is killed at work on a point once the first record is there, or none."""
+    distributed = pytest.importorskip("distributed")
+    (recipe, evaluations), (local, options) = seen, six
+    place = {"dashboard_address": None, "local_directory": str(tmp_path / "dask")}
+    killed = []
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **place) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+
+        def kill(job):
+            if not killing or killed or job.text != "Points of the study" or not 1 <= job.done < 5:
+                return
+            at_work = [name for name, pieces in client.processing().items() if pieces]
+            if at_work and (tmp_path / "study" / "records.jsonl").read_text().count("\n") > 1:
+                killed.extend(client.run(os.getpid, workers=at_work[:1]).values())
+                os.kill(killed[0], signal.SIGKILL)
+
+        study = aw.run_study(
+            recipe.model, recipe.speech, evaluations, folder=tmp_path / "study", executor=client.get_executor(),
+            job=aw.Job(listeners=[kill]), **options,
+        )  # fmt: skip
+    assert len(killed) == killing
+    assert [record.tuning["steps"] for record in study.records[1:]] == [2] * 6
+    assert_same(local, study)
