@@ -311,6 +311,9 @@ def _make_all(attempts: Attempts, todo: Mapping[float, Try], crew: Crew, job: Jo
 def make_point(folder: str, how: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
     """The record of a try: a piece of `run_study`, see `pieces`."""
     with turn(folder) as (shared, job):
+        study = Study(shared.more["study"])
+        if how["name"] in study:  # recorded, but the executor lost the answer
+            return asdict(study[how["name"]])
         attempts = shared.once("attempts", lambda: _attempts(shared, folder))
         return asdict(attempts.produce(Try(**how), RankPlan.from_dict(plan), job=job)[1])
 

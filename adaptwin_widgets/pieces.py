@@ -123,14 +123,15 @@ class Crew:
         job.update(0, len(pieces), text)
         while done < len(pieces):
             try:
-                for i, piece in enumerate(pieces):
-                    futures[i] = futures[i] or self.executor.submit(work, str(self.folder), *piece)
+                for i in range(done, len(pieces)):
+                    futures[i] = futures[i] or self.executor.submit(work, str(self.folder), *pieces[i])
                 wait([future for future in futures[done : done + 1] if future], POLL)
-                job.update(sum(map(_sound, futures)), len(pieces), text)
-                future = futures[done]
-                if future is None or not future.done():
+                job.update(done + sum(map(_sound, futures)), len(pieces), text)
+                if not (future := futures[done]) or not future.done():
                     continue
                 result = future.result()
+                futures[done] = future = None  # or dask computes it again when the worker that holds it dies
+                done += 1
             except (BrokenExecutor, CancelledError) as error:
                 self._replace(error)
                 futures[:] = [future if _sound(future) else None for future in futures]
@@ -140,7 +141,6 @@ class Crew:
                     raise _lost(error) from error
                 raise
             yield result
-            done += 1
 
     def _replace(self, error: BaseException) -> None:
         """New processes for those that died, if they are ours and it was not too often."""

@@ -51,7 +51,8 @@ def assert_same(local, other):
         assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
         for evaluation in local.about["evaluations"]:
             assert local.hypotheses(record.name, evaluation) == other.hypotheses(record.name, evaluation)
-    assert not list(other.folder.rglob(f"{PREFIX}*")) and not list(other.folder.rglob("record.json"))
+    left = [other.folder.rglob(name) for name in (f"{PREFIX}*", "record.json", "try.json", "tuning.safetensors")]
+    assert not any(map(list, left))
 
 
 def test_statistics_and_spectra_come_back_bit_for_bit(seen, tmp_path):
