@@ -46,7 +46,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "The last installation was interrupted; making $(VENV) again."; rm -rf $(VENV); fi; \
 	rm -f $(STAMP); mkdir -p $(VENV); echo $$$$ > $(LOCK); \
 	$(PYTHON) -m venv $(VENV) && \
-	$(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS) -e '.[base,asterisk,video,datasets,ctranslate2,onnx,peft,vocabulary,app,docs,test,dev]' || \
+	$(BIN)/python -m pip install -c constraints.txt $(PIP_ARGS) -e '.[base,asterisk,video,datasets,ctranslate2,onnx,peft,vocabulary,cluster,app,docs,test,dev]' || \
 	  { status=$$?; rm -f $(LOCK); exit $$status; }; \
 	rm -f $(LOCK); touch $(STAMP)
 

@@ -7,21 +7,26 @@ score before tuning), ``model`` (compressed, later tuned) and ``tuning.safetenso
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from adaptwin_widgets.distill import Lessons, held_out_of
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Cancelled, Job, ensure
+from adaptwin_widgets.pieces import PREFIX, Crew, Shared, corpus_of, turn, with_threads
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.score import evaluate, score_texts
 from adaptwin_widgets.speech import Corpus, require_disjoint
-from adaptwin_widgets.study import Record, Study, point_name
+from adaptwin_widgets.study import Record, Study, point_name, versions
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.tune import Progress, settings_for, tune
 from adaptwin_widgets.whisper import Whisper, load
@@ -81,7 +86,8 @@ class Attempts:
         scores = self._score(self.recipe.model, "original", job)
         sizes = RankPlan({}, self.recipe.shape).reductions
         seconds = time.monotonic() - began
-        self.study.add(Record("original", sizes, scores, seed=self.recipe.seed, seconds=seconds))
+        settings = {"threads": torch.get_num_threads()}
+        self.study.add(Record("original", sizes, scores, settings=settings, seed=self.recipe.seed, seconds=seconds))
         self.study.draw()
 
     def make(
@@ -98,11 +104,28 @@ class Attempts:
         job: cancelled, the try stays unfinished and can be gone on with. tuning: cancelled, only the tune ends; its
         best state so far is scored and recorded. on_progress: called after every step.
         """
-        job, began = ensure(job), time.monotonic()
+        job = ensure(job)
+        self.original(job)
+        small, record = self.produce(how, plan, job=job, tuning=tuning, on_progress=on_progress)
+        self.keep(record)
+        return small
+
+    def produce(
+        self,
+        how: Try,
+        plan: RankPlan,
+        *,
+        job: Job,
+        tuning: Job | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> tuple[Whisper, Record]:
+        """All of `make` that may happen elsewhere; the record waits in the try's folder until `keep` adds it."""
+        began = time.monotonic()
         self.recipe.job = job
         place, study = self.study.point(how.name), self.study
-        folder = place / "model"
-        self.original(job)
+        folder, waiting = place / "model", place / "record.json"
+        if waiting.is_file():
+            return load(folder), Record(**json.loads(waiting.read_text(encoding="utf-8")))
         if (place / "try.json").is_file() and folder.is_dir():
             how, plan = Try.load(place), RankPlan.load(place / "plan.json")
             small = load(folder)
@@ -115,20 +138,25 @@ class Attempts:
             how.untuned = self._score(small, how.name, job)
             how.save(place)
         record = Record(how.name, plan.reductions, how.untuned, plan=plan.to_dict(), seed=how.seed, note=how.note)
+        record.settings, record.versions = {"threads": torch.get_num_threads()}, versions()
         if how.tuned:
             small = self._tune(how, small, place, job, tuning or Job(), on_progress)
             record.untuned, record.scores = how.untuned, self._score(small, how.name, job)
             record.tuning = small.notes["tuning"]
-            record.settings = {"target_weight": how.target_weight, "corpora": how.corpora}
+            record.settings |= {"target_weight": how.target_weight, "corpora": how.corpora}
         small.notes["scores"] = record.scores
         small.save_pretrained(folder)
         record.model = folder.relative_to(study.folder).as_posix()
         record.seconds = time.monotonic() - began
-        study.add(record)
-        for name in ("try.json", "tuning.safetensors"):
-            (place / name).unlink(missing_ok=True)
-        study.draw()
-        return small
+        write_atomically(waiting, json.dumps(asdict(record)))
+        return small, record
+
+    def keep(self, record: Record) -> None:
+        """Add a record to the study and clear away what its try would have gone on from."""
+        self.study.add(record)
+        for name in ("try.json", "tuning.safetensors", "record.json"):
+            (self.study.point(record.name) / name).unlink(missing_ok=True)
+        self.study.draw()
 
     def _tune(
         self, how: Try, small: Whisper, place: Path, job: Job, tuning: Job,
@@ -208,6 +236,8 @@ def run_study(
     windows: int = 40,
     seed: int = 0,
     recipe: Recipe | None = None,
+    executor: Executor | int | None = None,
+    threads: int | None = None,
     job: Job | None = None,
 ) -> Study:
     """Compress, tune and evaluate at every point; each is a record, and the frontier is redrawn after each.
@@ -216,16 +246,18 @@ def run_study(
     the corpora to score. points: fractions of the encoder's parameters to remove. minutes or steps: of tuning, a
     point; neither: no tuning. recipe: one of this model and speech that was used before; what it has observed is
     not observed again, and its settings take the place of target_weight, allocation, windows and seed. The original
-    is always the first record. Killed and called again, it goes on with the point, and within it the tuning step,
-    at which it stopped.
+    is always the first record. executor: any of `concurrent.futures`, a dask cluster's or a number of processes here,
+    to work on several points at once; its workers have to see the folder and the recordings (see the page on
+    clusters). threads: of torch; with the same number, steps and seed the records are the same whatever the executor.
+    Killed and called again, it goes on with the point, and within it the tuning step, at which it stopped.
 
     >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
     >>> demo = aw.demo_speech()                                                           # doctest: +SKIP
     >>> study = aw.run_study(aw.load("tiny.en"), [demo["target_train"]], {"target": demo["target_dev"]},
     ...                      points=[0.3], minutes=1, folder="run")                       # doctest: +SKIP
 
-    Raises InputError when evaluation speech shares a recording or a prompt with the speech that is tuned on, and
-    when the recipe is of another model or other speech.
+    Raises InputError when evaluation speech shares a recording or a prompt with the speech that is tuned on, when
+    the recipe is of another model or other speech, and when the workers are lost.
     """
     if recipe is None:
         recipe = Recipe(
@@ -240,15 +272,57 @@ def run_study(
         "target_weight": recipe.target_weight,
         **{name: value for name, value in (("minutes", minutes), ("steps", steps)) if value is not None},
     }
-    recipe.job = job
+    recipe.job, job = job, ensure(job)
     attempts = Attempts(Study(folder, about), recipe, evaluations)
-    attempts.original(job)
-    for fraction in sorted(points):
-        how = Try(point_name(fraction), minutes, steps, recipe.target_weight, seed=recipe.seed)
-        if how.name not in attempts.study:
-            plan = recipe.plan(encoder=fraction)
-            attempts.make(how, plan, job=job)
+    tries = {f: Try(point_name(f), minutes, steps, recipe.target_weight, seed=recipe.seed) for f in sorted(points)}
+    with with_threads(threads):
+        attempts.original(job)
+        todo = {fraction: how for fraction, how in tries.items() if how.name not in attempts.study}
+        for old in attempts.study.folder.glob(f"{PREFIX}*"):
+            shutil.rmtree(old, ignore_errors=True)  # of a call that was killed: its pieces stop now
+        if executor is None:
+            for fraction, how in todo.items():
+                attempts.make(how, recipe.plan(encoder=fraction), job=job)
+        elif todo:
+            with Crew(executor, attempts.study.folder, threads) as crew:
+                _make_all(attempts, todo, crew, job)
     return attempts.study
+
+
+def _make_all(attempts: Attempts, todo: Mapping[float, Try], crew: Crew, job: Job) -> None:
+    """Make the tries of these fractions, one a piece."""
+    recipe = attempts.recipe
+    settings = {"target_weight": recipe.target_weight, "allocation": recipe.allocation, "windows": recipe.windows}
+    crew.share(
+        recipe.model, recipe.speech, recipe.stats, recipe.spectra, settings={**settings, "seed": recipe.seed},
+        study=str(attempts.study.folder.resolve()),
+        evaluations={name: crew.manifest(corpus) for name, corpus in attempts.evaluations.items()},
+    )  # fmt: skip
+    recipe.crew = crew
+    try:
+        plans = {how.name: recipe.plan(encoder=fraction) for fraction, how in todo.items()}
+    finally:
+        recipe.crew = None
+    pieces = [(asdict(how), plans[how.name].to_dict()) for how in todo.values()]
+    for row in crew.run(make_point, pieces, job, "Points of the study"):
+        attempts.keep(Record(**row))
+
+
+def make_point(folder: str, how: dict[str, Any], plan: dict[str, Any]) -> dict[str, Any]:
+    """The record of a try: a piece of `run_study`, see `pieces`."""
+    with turn(folder) as (shared, job):
+        study = Study(shared.more["study"])
+        if how["name"] in study:  # recorded, but the executor lost the answer
+            return asdict(study[how["name"]])
+        attempts = shared.once("attempts", lambda: _attempts(shared, folder))
+        return asdict(attempts.produce(Try(**how), RankPlan.from_dict(plan), job=job)[1])
+
+
+def _attempts(shared: Shared, folder: str) -> Attempts:
+    recipe = Recipe(shared.model, shared.speech, **shared.more["settings"])
+    recipe.stats, recipe.spectra = shared.stats, shared.spectra
+    evaluations = {name: corpus_of(folder, entry) for name, entry in shared.more["evaluations"].items()}
+    return Attempts(Study(shared.more["study"]), recipe, evaluations)
 
 
 def about_study(recipe: Recipe, evaluations: Mapping[str, Corpus]) -> dict[str, Any]:

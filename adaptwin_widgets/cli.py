@@ -17,6 +17,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.options import (
+    Allocation,
+    Decoder,
+    Embedding,
+    Encoder,
+    Json,
+    Method,
+    Minutes,
+    Model,
+    Output,
+    Seed,
+    Speech,
+    Steps,
+    Weight,
+    Whole,
+    Words,
+)  # fmt: skip
 
 if TYPE_CHECKING:  # a command imports what it needs, so that a mistake in the call is said at once
     from adaptwin_widgets import Corpus, Job, RankPlan, Recipe, Whisper
@@ -28,30 +45,6 @@ app = typer.Typer(
     name="adaptwin", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     rich_markup_mode=None, help="See where a Whisper model is redundant, make it smaller, adapt it to one speaker.",
 )  # fmt: skip
-
-Model = Annotated[str, typer.Argument(help="tiny.en or base, which need no network; a folder, a .pt file, a hub name.")]
-Speech = Annotated[list[Path], typer.Option("--speech", help="Manifest, table or folder; the target speaker's first.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Output = Annotated[Path, typer.Option("-o", "--output", help="Where to write the result.")]
-Encoder = Annotated[float | None, typer.Option("--encoder", help="Fraction of the encoder to remove.")]
-Decoder = Annotated[float | None, typer.Option("--decoder", help="Fraction of the decoder (embedding aside).")]
-Whole = Annotated[float | None, typer.Option("--model", help="Fraction of all parameters.")]
-Words = Annotated[
-    str | None, typer.Option("--vocabulary", help="Keep one language's tokens only: en, or en:12000 to say how many.")
-]
-Embedding = Annotated[int | None, typer.Option("--embedding", help="Rank of the token embedding.")]
-Allocation = Annotated[str, typer.Option(help="measured (damage of every twin, measured once) or energy (quick).")]
-Method = Annotated[
-    str,
-    typer.Option(
-        help="ours; even: ranks without padding; uniform: the same share of every twin; adaptwin: the paper's recipe, "
-        "reconstructed."
-    ),
-]
-Weight = Annotated[float, typer.Option("--target-weight", help="Share of the target speaker's speech.")]
-Seed = Annotated[int, typer.Option(help="For everything that is drawn at random.")]
-Minutes = Annotated[float | None, typer.Option(help="How long to tune; a study: every point.")]
-Steps = Annotated[int | None, typer.Option(help="How many steps to tune instead.")]
 
 
 def corpora(paths: list[Path], quiet: bool) -> list[Corpus]:
@@ -267,12 +260,16 @@ def study(
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
     seed: Seed = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Points at once, a process each.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Or on a dask cluster: its address.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads a point; sums depend on them.")] = None,
     as_json: Json = False,
 ) -> None:
     """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""
     from adaptwin_widgets import load
     from adaptwin_widgets.attempt import run_study
     from adaptwin_widgets.intake import speech_of
+    from adaptwin_widgets.pieces import executor_of
 
     try:
         fractions = [float(p) for p in points.split(",")]
@@ -284,10 +281,11 @@ def study(
         if not (name and equals and path):
             raise InputError(f"--eval {entry!r} has no name; write --eval target={entry}.")
         sets[name] = speech_of(Path(path), lambda: progress(as_json))
-    sounds = corpora(speech, as_json)
+    executor, sounds = executor_of(workers, scheduler), corpora(speech, as_json)
     done = run_study(
         load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
-        target_weight=target_weight, allocation=allocation, seed=seed, job=progress(as_json),
+        target_weight=target_weight, allocation=allocation, seed=seed, executor=executor, threads=threads,
+        job=progress(as_json),
     )  # fmt: skip
     page = done.folder / "frontier.html"
     points_of = [{"name": r.name, **r.sizes, "wer": {n: s["wer"] for n, s in r.scores.items()}} for r in done.records]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from adaptwin_widgets.layers import attend
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SOUND = 0.02  # largest relative error of a product that still counts as sound; bfloat16 rounds to 0.004
 GAIN = 1.15  # a shorter format must be so much faster before its rounding is accepted
+_AGREED: dict[str, dict[str, Any]] = {}  # by device: what `adopt` was given
 
 
 def resolve_dtype(name: str | torch.dtype = "auto", device: str | torch.device = "cpu") -> torch.dtype:
@@ -45,7 +47,31 @@ def fastest_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     float32 against bfloat16, on accelerators also float16. A format whose products are off by more than 2 %,
     or that the device does not have, is left out. Takes about a tenth of a second, once a process.
     """
+    if agreed := _AGREED.get(str(device)):
+        return DTYPES[agreed["dtype"]]
     return _fastest_dtype(str(device))
+
+
+def choices(device: str | torch.device = "cpu") -> dict[str, Any]:
+    """What was measured on this device, as JSON values for `adopt`.
+
+    >>> sorted(choices("cpu"))
+    ['device', 'dtype', 'fused', 'short']
+    """
+    dtype = fastest_dtype(device)
+    name = str(dtype).removeprefix("torch.")
+    fused, short = fused_attention(device, dtype), short_memory(device, dtype)
+    return {"device": str(device), "dtype": name, "fused": fused, "short": short}
+
+
+def adopt(choices: dict[str, Any]) -> None:
+    """Take over another process's `choices`, so that both compute the same to the last bit."""
+    _AGREED[choices["device"]] = choices
+
+
+def _agreed(device: str | torch.device, dtype: torch.dtype, name: str) -> bool | None:
+    found = _AGREED.get(str(device), {})
+    return found[name] if DTYPES.get(found.get("dtype", "")) == dtype else None
 
 
 def fused_attention(device: str | torch.device, dtype: torch.dtype) -> bool:
@@ -59,7 +85,8 @@ def fused_attention(device: str | torch.device, dtype: torch.dtype) -> bool:
     """
     if torch.device(device).type != "cpu" or dtype == torch.float32:
         return True
-    return _fused_attention(str(device), dtype)
+    agreed = _agreed(device, dtype, "fused")
+    return _fused_attention(str(device), dtype) if agreed is None else agreed
 
 
 def short_memory(device: str | torch.device, dtype: torch.dtype) -> bool:
@@ -72,6 +99,9 @@ def short_memory(device: str | torch.device, dtype: torch.dtype) -> bool:
     """
     if dtype == torch.float32:
         return False
+    agreed = _agreed(device, dtype, "short")
+    if agreed is not None:
+        return agreed
     return torch.device(device).type != "cpu" or _short_memory(str(device), dtype)
 
 

@@ -14,6 +14,7 @@ from adaptwin_widgets.distill import Lessons
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import Statistics, observe
+from adaptwin_widgets.pieces import Crew
 from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.spectra import Spectra, spectra
@@ -54,6 +55,7 @@ class Recipe:
             raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
         self.model, self.speech, self.target_weight = model, list(speech), target_weight
         self.allocation, self.windows, self.seed, self.job = allocation, windows, seed, job
+        self.crew: Crew | None = None  # who measures the sensitivity instead of this process
         self._damage = Sensitivity()
 
     @property
@@ -80,7 +82,9 @@ class Recipe:
             return None
         measured = {twin.side for twin in self._damage.curves}
         if missing := [side for side in sides if side not in measured]:
-            found = measure_sensitivity(self.model, self.spectra, self.stats, self.speech, sides=missing, job=self.job)
+            found = measure_sensitivity(
+                self.model, self.spectra, self.stats, self.speech, sides=missing, executor=self.crew, job=self.job
+            )
             self._damage = Sensitivity({**self._damage.curves, **found.curves}, found.fingerprint)
         return self._damage
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.model import TwinAttention
 from adaptwin_widgets.observe import Statistics, calibration_windows, teacher_tokens
+from adaptwin_widgets.pieces import Crew, turn
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
@@ -112,6 +117,7 @@ def measure_sensitivity(
     batch_size: int = 3,
     seed: int = 1,
     cache: str | Path | None = "",
+    executor: Executor | int | Crew | None = None,
     job: Job | None = None,
 ) -> Sensitivity:
     """Cut every twin alone at a few levels and measure what the decoder then says.
@@ -119,7 +125,9 @@ def measure_sensitivity(
     The damage is the KL divergence from the original's distribution over the next token, teacher-forced on the
     original's own transcripts, averaged over tokens, in nats. sides: measure the twins of these only. windows:
     30 s windows in all, shared among the corpora. cache: a folder that keeps the result (default: the user's cache;
-    None: keep nothing). What is measured already is not measured again.
+    None: keep nothing). What is measured already is not measured again. executor: any of `concurrent.futures`, a
+    dask cluster's or a number of processes here, to measure on, a layer at a time; its workers have to see the cache
+    folder (see the page on clusters).
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
     >>> sensitivity = aw.measure_sensitivity(model, twins, stats, speech)                         # doctest: +SKIP
@@ -136,15 +144,45 @@ def measure_sensitivity(
     if not missing:
         return result
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
-    bench = _Bench(model, corpora, windows, batch_size, seed, job)
-    with torch.no_grad():
-        for twin in job.track(missing, text="Measuring sensitivity"):
-            result.curves[twin] = _curve(bench, spectra, stats, twin, levels)
+    with ExitStack() as stack:
+        if executor is None:
+            bench = _Bench(model, corpora, windows, batch_size, seed, job)
+            alone = ((twin, _curve(bench, spectra, stats, twin, levels)) for twin in missing)
+            found = job.track(alone, len(missing), "Measuring sensitivity")
+        else:
+            if not isinstance(executor, Crew):
+                executor = stack.enter_context(Crew(executor, folder or tempfile.gettempdir()))
+            executor.share(model, corpora, stats, spectra)
+            found = _measured_by(executor, missing, (tuple(levels), windows, batch_size, seed), job)
+        for twin, curve in found:
+            result.curves[twin] = curve
             if path is not None:
                 result.save(path)  # an interrupted measurement goes on where it stopped
     return result
 
 
+def _measured_by(crew: Crew, twins: Sequence[Twin], how: tuple, job: Job) -> Iterator[tuple[Twin, list]]:
+    """The curves of twins, a layer a piece."""
+    layers = [list(group) for _, group in groupby(twins, key=lambda twin: (twin.side, twin.layer))]
+    pieces = [([str(twin) for twin in layer], how) for layer in layers]
+    for layer, curves in zip(layers, crew.run(measure_twins, pieces, job, "Measuring sensitivity"), strict=True):
+        yield from zip(layer, curves, strict=True)
+
+
+def measure_twins(folder: str, twins: list[str], how: tuple) -> list[list[tuple[float, float]]]:
+    """The curves of some twins: a piece of `measure_sensitivity`, see `pieces`. how: levels and `_Bench`'s numbers."""
+    with turn(folder) as (shared, job):
+        assert shared.stats is not None
+        levels, windows, batch, seed = how
+        bench = shared.once(f"bench {how}", lambda: _Bench(shared.model, shared.speech, windows, batch, seed, job))
+        curves = []
+        for twin in twins:
+            job.check()
+            curves.append(_curve(bench, shared.spectra, shared.stats, Twin.parse(twin), levels))
+        return curves
+
+
+@torch.no_grad()
 def _curve(
     bench: _Bench, spectra: Spectra, stats: Statistics, twin: Twin, levels: Sequence[float]
 ) -> list[tuple[float, float]]:
@@ -199,7 +237,7 @@ class _Bench:
                 self.encoded.append(self._encode(hidden, 0))
             for encoded, (ids, _) in zip(self.encoded, self.tokens, strict=True):
                 self.reference.append(self._log_probabilities(encoded, ids))
-        self.layer = 0  # `inputs` now hold what this encoder layer reads
+        self.layer, self.first = 0, self.inputs  # `inputs` hold what this encoder layer reads
 
     def _embed(self, features: Tensor) -> Tensor:
         encoder = self.network.model.encoder
@@ -218,7 +256,9 @@ class _Bench:
         return self.network.proj_out(hidden).float().log_softmax(-1)
 
     def _advance(self, layer: int) -> None:
-        """Move the stored inputs forward to an encoder layer."""
+        """Move the stored inputs to an encoder layer."""
+        if layer < self.layer:
+            self.layer, self.inputs = 0, self.first
         while self.layer < layer:
             block = self.network.model.encoder.layers[self.layer]
             self.inputs = [block(hidden, None) for hidden in self.inputs]

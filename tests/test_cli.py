@@ -70,6 +70,9 @@ def test_what_cannot_be_is_one_sentence(run, files, tmp_path):
     refused(run("study", "tiny.en", "--speech", train, "--eval", f"target={train}", "-o", tmp_path / "s"), "share")
     refused(run("study", "tiny.en", "--speech", train, "--eval", "dev.jsonl", "-o", tmp_path / "s"), "--eval")
     refused(run("study", "tiny.en", "--speech", train, "--eval", "a=b", "--points", "x", "-o", tmp_path / "s"), "x")
+    study = ("study", "tiny.en", "--speech", train, "--eval", f"target={train}", "-o", tmp_path / "s")
+    refused(run(*study, "--workers", 0), "--workers", "'0'")
+    refused(run(*study, "--workers", 2, "--scheduler", "tcp://localhost:8786"), "one of the two")
     refused(run("fly"), "fly")
     assert not list(tmp_path.iterdir())  # nothing half-written
 
