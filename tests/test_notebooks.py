@@ -134,15 +134,12 @@ def test_low_rank_from_scratch_in_its_short_form(tmp_path: Path, monkeypatch: py
     check_low_rank(run(LOW_RANK, tmp_path, monkeypatch, short=True))
 
 
-# The quick suite has little time: of the later notebooks only the one that checks formulas is in it.
-@pytest.mark.slow
 @pytest.mark.notebook
 def test_the_speaker_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run(SPEAKER, tmp_path, monkeypatch, short=True)
     check_speaker(study_in(tmp_path), points=1)
 
 
-@pytest.mark.slow
 @pytest.mark.notebook
 def test_take_it_away_in_its_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     check_away(run(AWAY, tmp_path, monkeypatch, short=True), tmp_path)
