@@ -17,6 +17,7 @@ from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.expand import expand
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Job, ensure
+from adaptwin_widgets.scratch import Scratch
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.whisper import Whisper
@@ -26,6 +27,7 @@ UNIFORM = 0.1  # share of a plain average mixed into the attention a key receive
 SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
 PROMPT = 0.1  # weight of a prompt's position: it predicts no text, but every token of the text attends to it
 SHRINKAGE = 0.01  # least share of the diagonal in the covariance of neurons, a few of which outshine all others
+IN_MEMORY = 2 * 2**30  # bytes of neurons' moments; more than that (from medium on) lie on disk
 STRIDE = 3  # encoder frames are 20 ms apart and alike: every third query and neuron row says the same
 
 
@@ -49,9 +51,12 @@ def shrink(matrix: Tensor, rows: float) -> Tensor:
     return (1 - share) * matrix + share * matrix.diagonal().diag()
 
 
-def mean_of(parts: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
-    """The weighted mean of tensors of one shape."""
-    return sum((share * part for share, part in zip(shares, parts, strict=True)), torch.zeros_like(parts[0]))
+def mean_of(parts: Sequence[Tensor], shares: Sequence[float], total: Tensor | None = None) -> Tensor:
+    """The weighted mean of tensors of one shape, written into `total` if given (zeros)."""
+    total = torch.zeros_like(parts[0]) if total is None else total
+    for share, part in zip(shares, parts, strict=True):
+        total += share * part
+    return total
 
 
 @dataclass
@@ -88,9 +93,11 @@ class NeuronMoments:
         return shrink(covariance(self.mean, self.second), self.rows)
 
     @classmethod
-    def mix(cls, parts: Sequence[NeuronMoments], shares: Sequence[float]) -> NeuronMoments:
+    def mix(cls, parts: Sequence[NeuronMoments], shares: Sequence[float], room: Scratch | None = None) -> NeuronMoments:
         rows = 1 / sum(s * s / p.rows for s, p in zip(shares, parts, strict=True))  # as the variance of a mean
-        return cls(mean_of([p.mean for p in parts], shares), mean_of([p.second for p in parts], shares), rows)
+        total = room.zeros(*parts[0].second.shape) if room else None
+        second = mean_of([p.second for p in parts], shares, total)
+        return cls(mean_of([p.mean for p in parts], shares), second, rows)
 
 
 @dataclass
@@ -119,6 +126,7 @@ class Statistics:
     speech: str = ""
     seconds: float = 0.0
     output: OutputMoments | None = None
+    room: Scratch | None = field(default=None, repr=False, compare=False)  # where the neurons' moments lie, if on disk
 
     @classmethod
     def mix(cls, parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
@@ -128,13 +136,15 @@ class Statistics:
         """
         shares = [w / sum(weights) for w in weights]
         outputs = [p.output for p in parts if p.output is not None]
+        room = Scratch() if any(p.room for p in parts) else None
         return cls(
             {key: AttentionMoments.mix([p.attention[key] for p in parts], shares) for key in parts[0].attention},
-            {key: NeuronMoments.mix([p.neurons[key] for p in parts], shares) for key in parts[0].neurons},
+            {key: NeuronMoments.mix([p.neurons[key] for p in parts], shares, room) for key in parts[0].neurons},
             parts[0].source,
             " + ".join(f"{s:.0%} {p.speech}" for s, p in zip(shares, parts, strict=True)),
             sum(p.seconds for p in parts),
             OutputMoments.mix(outputs, shares) if len(outputs) == len(parts) else None,
+            room,
         )
 
 
@@ -146,9 +156,17 @@ class _Accumulator:
         self.sums: dict[tuple, Tensor] = {}
         self.frames = torch.empty(0)  # [B, T] weight of every encoder frame of the batch
         self.tokens = torch.empty(0)  # [B, L] weight of every decoder position
+        c = model.config
+        size = 4 * (c.encoder_layers * c.encoder_ffn_dim**2 + c.decoder_layers * c.decoder_ffn_dim**2)
+        self.room = Scratch() if size > IN_MEMORY else None
 
     def add(self, name: tuple, value: Tensor) -> None:
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        if name in self.sums:
+            self.sums[name] += value.to(self.sums[name].device)
+        elif self.room is not None and name[-1] == "neurons second":
+            self.sums[name] = self.room.zeros(*value.shape).copy_(value)
+        else:
+            self.sums[name] = value
 
     def queries_and_keys(self, part: str, layer: int, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
         """q: [B, Tq, d], k: [B, Tk, d], as the projections give them, bias included, unscaled."""
@@ -233,7 +251,7 @@ class _Accumulator:
                 handle.remove()
 
     def statistics(self, source: str, speech: str, seconds: float) -> Statistics:
-        s = Statistics(source=source, speech=speech, seconds=seconds)
+        s = Statistics(source=source, speech=speech, seconds=seconds, room=self.room)
         moments = [self.sums["output", name] / self.sums["output", "rows"] for name in ("second", "chances")]
         s.output = OutputMoments(*moments)
         for part, layer in {key[:2] for key in self.sums if len(key) == 3}:
@@ -249,7 +267,7 @@ class _Accumulator:
                 neuron_rows = self.sums[part, layer, "neurons rows"]
                 s.neurons[part, layer] = NeuronMoments(
                     self.sums[part, layer, "neurons mean"] / neuron_rows,
-                    self.sums[part, layer, "neurons second"] / neuron_rows,
+                    self.sums[part, layer, "neurons second"].div_(float(neuron_rows)),
                     float(neuron_rows),
                 )
         return s

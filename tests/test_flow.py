@@ -1,7 +1,10 @@
 """The real flow on real weights and real (synthetic) speech, as small as it can be and still mean something."""
 
 import copy
+import gc
+import importlib
 
+import numpy as np
 import pytest
 import torch
 
@@ -45,6 +48,22 @@ def test_full_rank_with_statistics_reproduces_logits_and_transcripts(tiny_en, st
     assert (mine - original).abs().max() < 1e-4
     texts = [[t.text for t in aw.transcribe(w, clips, dtype="float32")] for w in (full, tiny_en)]
     assert texts[0] == texts[1] and all(texts[0])
+
+
+def test_statistics_too_large_for_memory_lie_on_disk(tiny_en, speech, monkeypatch):
+    few = [corpus[:3] for corpus in speech]
+    inside = aw.observe(tiny_en, few, windows=2)
+    monkeypatch.setattr(importlib.import_module("adaptwin_widgets.observe"), "IN_MEMORY", 0)
+    outside = aw.observe(tiny_en, few, windows=2)
+    assert inside.room is None and len(list(outside.room.folder.iterdir())) == 8, "every layer's neurons, once"
+    for key, moments in inside.neurons.items():
+        assert torch.equal(moments.second, outside.neurons[key].second) and moments.rows == outside.neurons[key].rows
+    folder = outside.room.folder
+    ours, theirs = (aw.spectra(tiny_en, stats).values for stats in (inside, outside))
+    assert all(np.array_equal(values, theirs[twin]) for twin, values in ours.items())
+    del outside
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_statistics_are_those_of_the_layers(tiny_en, speech, stats):
