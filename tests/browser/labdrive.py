@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the skip without Playwright has to be able to import this module
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserType, Page
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_FLAGS = [
@@ -146,17 +146,22 @@ def _wait_until_up(lab: Lab, server: subprocess.Popen[bytes], log: Path, seconds
 
 
 @contextlib.contextmanager
-def chromium(executable: str, *flags: str) -> Iterator[Browser]:
-    """A headless Chromium. Its sandbox is off only for root, who cannot have one."""
+def chromium(executable: str) -> Iterator[Browser]:
+    """A headless Chromium."""
     from playwright.sync_api import sync_playwright
 
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=executable, args=[*CHROMIUM_FLAGS, *flags], chromium_sandbox=not root
-        )
+    with sync_playwright() as playwright, launched(playwright.chromium, executable) as browser:
         yield browser
-        browser.close()
+
+
+@contextlib.contextmanager
+def launched(kind: BrowserType, executable: str, *flags: str) -> Iterator[Browser]:
+    """A headless Chromium of a Playwright that runs already (there is one a process), `browser.browser_type`, with more
+    flags. Its sandbox is off only for root, who cannot have one."""
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    browser = kind.launch(executable_path=executable, args=[*CHROMIUM_FLAGS, *flags], chromium_sandbox=not root)
+    yield browser
+    browser.close()
 
 
 @dataclass

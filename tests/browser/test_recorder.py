@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 import soundfile
-from labdrive import NotebookPage, chromium, jupyterlab
+from labdrive import NotebookPage, jupyterlab, launched
 
 import adaptwin_widgets as aw
 
@@ -29,7 +29,7 @@ print(len(recorder.corpus), tuned.notes["tuning"]["steps"])
 
 
 @pytest.mark.slow
-def test_three_prompts_are_recorded_and_tuned_on(browser_path: str, tmp_path: Path):
+def test_three_prompts_are_recorded_and_tuned_on(browser, browser_path: str, tmp_path: Path):
     clip = aw.demo_speech()["target_dev"][0]
     sound = tmp_path / "microphone.wav"  # over and over, with a pause
     soundfile.write(sound, np.concatenate([np.zeros(8000), clip.samples(), np.zeros(16000)]), 16_000, subtype="PCM_16")
@@ -43,8 +43,11 @@ def test_three_prompts_are_recorded_and_tuned_on(browser_path: str, tmp_path: Pa
         "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
         f"--use-file-for-fake-audio-capture={sound}",
     )  # fmt: skip
-    with jupyterlab(root, tmp_path / "settings") as lab, chromium(browser_path, *microphone) as browser:
-        page = browser.new_context(viewport={"width": 1280, "height": 1000}, permissions=["microphone"]).new_page()
+    with (
+        jupyterlab(root, tmp_path / "settings") as lab,
+        launched(browser.browser_type, browser_path, *microphone) as listening,
+    ):
+        page = listening.new_context(viewport={"width": 1280, "height": 1000}, permissions=["microphone"]).new_page()
         notebook = NotebookPage(page)
         notebook.open(lab, "recorder.ipynb")
         notebook.run(0, seconds=120)
