@@ -67,8 +67,7 @@ def queue(
             whole = len(own) // block * block
             own, each, steps = own[:whole], each[:whole], steps[:whole].reshape(-1, block)
             shares = each.reshape(-1, block)
-            steps = (steps.sum(1) / shares.sum(1))[:, None] * shares
-            steps = steps.ravel()
+            steps = ((steps.sum(1) / shares.sum(1))[:, None] * shares).ravel()
         head.append(own + len(names))
         worth.append(isotonic_regression(steps / each, weights=each).x)  # the hull: a running pooled mean
         price.append(each)

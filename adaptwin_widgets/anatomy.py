@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import WhisperConfig
 
 PARTS = ("encoder", "decoder", "cross")  # "decoder" is its self-attention, "cross" its attention to the audio
@@ -121,6 +122,13 @@ def layer_of(model: nn.Module, part: str, layer: int) -> nn.Module:
     """The transformer layer a twin sits in."""
     stack = model.model.encoder if part == "encoder" else model.model.decoder
     return stack.layers[layer]
+
+
+def encoder_input(model: nn.Module, features: Tensor) -> Tensor:
+    """What the encoder's first layer reads, [B, frames, d], of log-mel features [B, mel, 2 * frames]."""
+    encoder = model.model.encoder
+    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features))))
+    return x.transpose(1, 2) + encoder.embed_positions.weight
 
 
 def attention_name(part: str) -> str:

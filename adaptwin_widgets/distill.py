@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from adaptwin_widgets.anatomy import encoder_input
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Job, ensure
@@ -238,10 +239,8 @@ class Distance:
         targets = [t.float() for t in self.targets(batch)]
         frames = batch.frames / batch.frames.sum()
         with self.fast():
-            encoder = self.teacher.model.model.encoder
             with torch.no_grad():
-                heard = nn.functional.gelu(encoder.conv2(nn.functional.gelu(encoder.conv1(batch.features))))
-                heard = heard.transpose(1, 2) + encoder.embed_positions.weight
+                heard = encoder_input(self.teacher.model, batch.features)
             errors = []
             pairs = zip(network.model.encoder.layers, [heard, *targets], targets, self.variance, strict=False)
             for layer, before, after, variance in pairs:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptwin_widgets.allocate import queue, remove
-from adaptwin_widgets.anatomy import Twin, attention_name, layer_of, twins_of
+from adaptwin_widgets.anatomy import Twin, attention_name, encoder_input, layer_of, twins_of
 from adaptwin_widgets.compress import attention_weights_for, feed_forward_weights
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.expand import expand
@@ -231,18 +231,13 @@ class _Bench:
                 group = pairs[start : start + batch]
                 features = log_mel([s.samples() for s, _ in group], model.processor.feature_extractor, model.device)
                 ids, weights = teacher_tokens([t.tokens for _, t in group], prompt, model)
-                self.inputs.append(self._embed(features.to(self.network.dtype)))
+                self.inputs.append(encoder_input(self.network, features.to(self.network.dtype)))
                 self.tokens.append((ids, weights))
             for hidden in self.inputs:
                 self.encoded.append(self._encode(hidden, 0))
             for encoded, (ids, _) in zip(self.encoded, self.tokens, strict=True):
                 self.reference.append(self._log_probabilities(encoded, ids))
         self.layer, self.first = 0, self.inputs  # `inputs` hold what this encoder layer reads
-
-    def _embed(self, features: Tensor) -> Tensor:
-        encoder = self.network.model.encoder
-        x = torch.nn.functional.gelu(encoder.conv2(torch.nn.functional.gelu(encoder.conv1(features))))
-        return x.transpose(1, 2) + encoder.embed_positions.weight
 
     def _encode(self, hidden: Tensor, start: int) -> Tensor:
         encoder = self.network.model.encoder

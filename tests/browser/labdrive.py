@@ -164,6 +164,22 @@ def launched(kind: BrowserType, executable: str, *flags: str) -> Iterator[Browse
     browser.close()
 
 
+IDLE = "() => document.querySelector('.aw-section-jobs')?.innerText.includes('Nothing is running')"
+
+
+def compress_and_score(page: Page, presses: int, name: str, *, short: int, long: int) -> None:
+    """In a Studio on this page, press the encoder's budget up, make the small model and wait for its row in the
+    frontier. short, long: milliseconds that a drawing and the work may take."""
+    page.locator(".aw-budget").first.focus()
+    for _ in range(presses):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=short)
+    page.get_by_role("button", name="Only compress and score").click()
+    page.wait_for_timeout(1500)
+    page.wait_for_function(IDLE, timeout=long)
+    page.locator(".aw-section-frontier tbody tr").filter(has_text=name).wait_for(timeout=short)
+
+
 @dataclass
 class NotebookPage:
     """One notebook open in the browser.

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labdrive import free_port
+from labdrive import IDLE, compress_and_score, free_port
 
 playwright = pytest.importorskip("playwright.sync_api")
 APP = Path(__file__).parents[2] / "app"
-IDLE = "() => document.querySelector('.aw-section-jobs')?.innerText.includes('Nothing is running')"
 
 
 @pytest.fixture
@@ -69,14 +68,7 @@ def test_two_visitors_at_once(browser, app: str, tmp_path: Path):
         page.wait_for_timeout(1500)
         page.wait_for_function(IDLE, timeout=400_000)
 
-    first.locator(".aw-budget").first.focus()
-    for _ in range(40):
-        first.keyboard.press("ArrowRight")
-    first.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=60_000)
-    first.get_by_role("button", name="Only compress and score").click()
-    first.wait_for_timeout(1500)
-    first.wait_for_function(IDLE, timeout=400_000)
-    first.locator(".aw-section-frontier tbody tr").filter(has_text="encoder-20").wait_for(timeout=60_000)
+    compress_and_score(first, 40, "encoder-20", short=60_000, long=400_000)
 
     assert "encoder-20" not in tries(second)
     assert second.locator(".aw-budget").first.input_value() == "0", "the first one's budget moved the second's"

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from labdrive import NotebookPage, jupyterlab
+from labdrive import IDLE, NotebookPage, compress_and_score, jupyterlab
 
 playwright = pytest.importorskip("playwright.sync_api")
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "02_choose_ranks.ipynb"
-IDLE = "() => document.querySelector('.aw-section-jobs')?.innerText.includes('Nothing is running')"
 
 
 @pytest.mark.slow
@@ -32,14 +31,7 @@ def test_the_studio_in_notebook_7(browser, tmp_path: Path, monkeypatch: pytest.M
         page.wait_for_selector(".aw-cell", timeout=60_000)
         page.wait_for_timeout(1500)
         page.wait_for_function(IDLE, timeout=240_000)
-        page.locator(".aw-budget").first.focus()
-        for _ in range(50):
-            page.keyboard.press("ArrowRight")
-        page.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=30_000)
-        page.get_by_role("button", name="Only compress and score").click()
-        page.wait_for_timeout(1500)
-        page.wait_for_function(IDLE, timeout=240_000)
-        page.locator(".aw-section-frontier tbody tr").filter(has_text="encoder-25").wait_for(timeout=30_000)
+        compress_and_score(page, 50, "encoder-25", short=30_000, long=240_000)
         page.locator(".aw-section-frontier .js-plotly-plot").wait_for(timeout=30_000)
         page.locator(".aw-section-listen audio").first.wait_for(state="attached", timeout=30_000)
         errors = list(opened.errors)

@@ -9,10 +9,9 @@ import time
 
 import nbformat
 import pytest
-from labdrive import free_port
+from labdrive import IDLE, free_port
 
 playwright = pytest.importorskip("playwright.sync_api")
-IDLE = "() => document.querySelector('.aw-section-jobs')?.innerText.includes('Nothing is running')"
 SETUP = """
 import adaptwin_widgets as aw
 model = aw.load("tiny.en")
