@@ -12,7 +12,6 @@ clips, less what it has with its imports alone; and the size of the weights on d
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -39,11 +38,13 @@ KINDS = {
     "norms": ("norm",),
 }
 PEAK = """
-import resource, sys
+import sys
+from pathlib import Path
 import adaptwin_widgets as aw
 import adaptwin_widgets.engine, adaptwin_widgets.transcribe, faster_whisper
 from adaptwin_widgets.whisper import load
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+# getrusage's peak outlives exec: it would start at the size of the process that started this one
+peak = lambda: int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
 clips = [u.samples() for u in aw.demo_speech()["target_dev"][:8]]
 before = peak()
 where, runtime = sys.argv[1:]
@@ -137,7 +138,6 @@ def main() -> None:
         result["memory"] = {
             name: memory(whisper, Path(place) / name) for name, whisper in (("original", model), ("small", small))
         }
-    result["own_peak_megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if chosen.json:
         print(json.dumps(result))
         return
