@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,17 @@ def test_padding_a_head_changes_nothing(small):
 
     for ours, theirs in zip(scores(packed), scores(wide), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_values_are_balanced_for_eight_bits(small):
+    layer = small.model.model.encoder.layers[0].self_attn
+    packed = packed_attention(layer)
+    size = torch.logspace(-4, 4, len(packed.v_weight))  # all in one factor of a twin, or in the other
+    bias = None if packed.v_bias is None else packed.v_bias * size
+    uneven = replace(packed, v_weight=packed.v_weight * size[:, None], v_bias=bias, out_weight=packed.out_weight / size)
+    even = uneven.balanced()
+    torch.testing.assert_close(even.out_weight @ even.v_weight, packed.out_weight @ packed.v_weight)
+    torch.testing.assert_close(even.v_weight.norm(dim=1), even.out_weight.norm(dim=0))
 
 
 def test_an_original_comes_back_bit_for_bit(tiny_en, tmp_path):
