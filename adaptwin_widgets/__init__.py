@@ -11,6 +11,7 @@ from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.expand import expand
 from adaptwin_widgets.export import export
 from adaptwin_widgets.jobs import Cancelled, Job
+from adaptwin_widgets.layerwise import tune_layers
 from adaptwin_widgets.mismatch import SpeechCheck, check_speech
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
 from adaptwin_widgets.observe import Statistics, observe
@@ -46,6 +47,7 @@ __all__ = [
     "TwinWhisperForConditionalGeneration", "Vocabulary", "Whisper", "Workbench", "Worker", "asterisk_speech",
     "check_speech", "choose_vocabulary", "compress", "demo_speech", "evaluate", "expand", "export", "load",
     "measure_sensitivity", "observe", "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
+    "tune_layers",
 ]  # fmt: skip
 
 

@@ -320,6 +320,7 @@ def make_point(folder: str, how: dict[str, Any], plan: dict[str, Any]) -> dict[s
 
 def _attempts(shared: Shared, folder: str) -> Attempts:
     recipe = Recipe(shared.model, shared.speech, **shared.more["settings"])
+    assert shared.spectra is not None  # `_make_all` shares them
     recipe.stats, recipe.spectra = shared.stats, shared.spectra
     evaluations = {name: corpus_of(folder, entry) for name, entry in shared.more["evaluations"].items()}
     return Attempts(Study(shared.more["study"]), recipe, evaluations)

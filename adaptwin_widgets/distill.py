@@ -6,6 +6,7 @@ The original model is the teacher, so no transcript is needed: it writes its own
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,15 +50,24 @@ class Batch:
     tokens: Tensor
 
 
-def samples_of(teacher: Whisper, corpus: Corpus, seed: int, job: Job) -> list[Sample]:
-    """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts."""
+Written = list[tuple[list[int], str]]  # of each window: the tokens that the teacher wrote, the language it heard
+
+
+def samples_of(
+    teacher: Whisper, corpus: Corpus, seed: int, job: Job, most: int | None = None, written: Written | None = None
+) -> list[Sample]:
+    """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts.
+
+    most: so many windows at most. written: the transcripts, where they are known already.
+    """
     packed = pack(corpus, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
     alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
-    windows = packed + alone
-    texts = transcribe(teacher, windows, job=job)
-    return [Sample(w, t.tokens, t.language) for w, t in zip(windows, texts, strict=True)]
+    windows = (packed + alone)[:most]
+    if written is None:
+        written = [(list(t.tokens), t.language) for t in transcribe(teacher, windows, job=job)]
+    return [Sample(w, tuple(tokens), language) for w, (tokens, language) in zip(windows, written, strict=True)]
 
 
 def held_out_of(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
@@ -95,7 +105,8 @@ class Lessons:
     """Everything tuning needs that does not depend on the model being tuned, so that many tunes can share it.
 
     The speech as windows with the teacher's transcripts, a held-out part of it, and the distance to the teacher.
-    target_weight: the first corpus's share of every epoch.
+    target_weight: the first corpus's share of every epoch. written: `written` of such lessons made elsewhere, which
+    spares the teacher writing it all again.
     """
 
     def __init__(
@@ -107,18 +118,23 @@ class Lessons:
         target_weight: float = 0.5,
         dtype: str = "auto",
         seed: int = 0,
+        written: Sequence[Written] | None = None,
         job: Job | None = None,
     ):
         job = ensure(job)
         training, held_out = [], []
+        self.written: list[Written] = []  # of each corpus: of what is learnt from, of what is held out
+        known = iter(written) if written is not None else itertools.repeat(None)
         for corpus in corpora:
             rest, kept = held_out_of(corpus, seed)
-            training.append(samples_of(teacher, rest, seed, job))
-            held_out += samples_of(teacher, kept, seed, job)[: max(2, 6 // len(corpora))]
+            training.append(samples_of(teacher, rest, seed, job, written=next(known)))
+            held_out.append(samples_of(teacher, kept, seed, job, max(2, 6 // len(corpora)), next(known)))
+            self.written += [[(list(s.tokens), s.language) for s in part] for part in (training[-1], held_out[-1])]
         self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
         self.distance = Distance(teacher, resolve_dtype(dtype, teacher.device))
         self.prompt = teacher.prompt(language=training[0][0].language)
-        groups = [held_out[i : i + batch_size] for i in range(0, len(held_out), batch_size)]
+        kept_back = [sample for part in held_out for sample in part]
+        groups = [kept_back[i : i + batch_size] for i in range(0, len(kept_back), batch_size)]
         self.held_out = [self.distance.batch(group, self.prompt) for group in groups]
         self.distance.calibrate(self.held_out)
 
@@ -216,11 +232,7 @@ class Distance:
                 theirs = self.teacher.model.proj_out(reference[chosen])
                 if words is not None:
                     theirs = theirs[:, words.kept]
-        frames = batch.frames / batch.frames.sum()
-        errors = [
-            (((s.float() - t).square() / v).mean(-1) * frames).sum()
-            for s, t, v in zip(states, targets, self.variance, strict=True)
-        ]
+        errors = [_off(s, t, v, batch.frames) for s, t, v in zip(states, targets, self.variance, strict=True)]
         divergence = torch.nn.functional.kl_div(
             ours.float().log_softmax(-1),
             theirs.float().log_softmax(-1),
@@ -229,50 +241,48 @@ class Distance:
         )
         return torch.stack(errors[:-1]).mean(), errors[-1], divergence
 
-    def local(self, network: nn.Module, batch: Batch) -> Tensor:
-        """How far every layer alone is from the teacher's, a scalar with gradients: it hears what the teacher's own
-        layer before it said, so no layer waits for another and none makes up for another.
+    def local(self, network: nn.Module, batch: Batch, layers: Sequence[tuple[str, int]]) -> Tensor:
+        """How far each of some layers alone is from the teacher's, a scalar with gradients: it hears what the teacher's
+        own layer before it said, so no layer waits for another and none makes up for another.
 
-        The mean over all layers of the encoder, and of the decoder where it is compressed, of the squared error per
-        channel in units of the teacher's variance.
+        layers: (side, number). The mean over them of the squared error per channel, in units of the teacher's variance.
         """
         targets = [t.float() for t in self.targets(batch)]
-        frames = batch.frames / batch.frames.sum()
+        errors = []
         with self.fast():
-            with torch.no_grad():
-                heard = encoder_input(self.teacher.model, batch.features)
-            errors = []
-            pairs = zip(network.model.encoder.layers, [heard, *targets], targets, self.variance, strict=False)
-            for layer, before, after, variance in pairs:
-                off = (layer(before, None).float() - after).square() / variance
-                errors.append((off.mean(-1) * frames).sum())
-            if any(key.startswith(("decoder", "cross")) for key in network.config.ranks):
-                errors += self._local_decoder(network.model.decoder, batch, targets[-1])
+            encoder = [layer for side, layer in layers if side == "encoder"]
+            if 0 in encoder:
+                with torch.no_grad():
+                    first = encoder_input(self.teacher.model, batch.features)
+            for layer in encoder:
+                heard = targets[layer - 1] if layer else first
+                after = network.model.encoder.layers[layer](heard, None)
+                errors.append(_off(after, targets[layer], self.variance[layer], batch.frames))
+            if decoder := [layer for side, layer in layers if side == "decoder"]:
+                calls = self._decoder_calls(batch, targets[-1])
+                for layer in decoder:
+                    args, kwargs, theirs = calls[layer]
+                    after = network.model.decoder.layers[layer](*args, **kwargs)
+                    errors.append(_off(after, theirs, self._variance(theirs, batch.tokens), batch.tokens))
         return torch.stack(errors).mean()
 
-    def _local_decoder(self, decoder: nn.Module, batch: Batch, encoded: Tensor) -> list[Tensor]:
-        """The same for every layer of the decoder, in units of the batch's own variance."""
+    def _decoder_calls(self, batch: Batch, encoded: Tensor) -> list[tuple[tuple, dict, Tensor]]:
+        """What every layer of the teacher's decoder hears and says: arguments and output, [B, L, d]."""
         calls: list[tuple[tuple, dict, Tensor]] = []
-        theirs = self.teacher.model.model.decoder
+        decoder = self.teacher.model.model.decoder
         handles = [
             layer.register_forward_hook(
-                lambda m, args, kwargs, out: calls.append((args, kwargs, out)), with_kwargs=True
+                lambda m, args, kwargs, out: calls.append((args, kwargs, out.float())), with_kwargs=True
             )
-            for layer in theirs.layers
+            for layer in decoder.layers
         ]
         try:
             with torch.no_grad():
-                theirs(input_ids=batch.ids, encoder_hidden_states=encoded, use_cache=False)
+                decoder(input_ids=batch.ids, encoder_hidden_states=encoded, use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()
-        errors = []
-        for layer, (args, kwargs, after) in zip(decoder.layers, calls, strict=True):
-            off = (layer(*args, **kwargs).float() - after.float()).square() / self._variance(
-                after.float(), batch.tokens
-            )
-            errors.append((off.mean(-1) * batch.tokens).sum() / batch.tokens.sum())
-        return errors
+        return calls
 
     @staticmethod
     def _variance(states: Tensor, frames: Tensor) -> Tensor:
@@ -284,3 +294,8 @@ class Distance:
     def loss(self, network: nn.Module, batch: Batch, weights: Sequence[float], words: Shared | None = None) -> Tensor:
         """The sum of the terms, weighted (layers, encoder, decoder)."""
         return torch.stack([w * t for w, t in zip(weights, self.terms(network, batch, words), strict=True)]).sum()
+
+
+def _off(ours: Tensor, theirs: Tensor, variance: Tensor, weights: Tensor) -> Tensor:
+    """Squared error per channel [B, T, d] in units of a variance [d], averaged with weights [B, T]."""
+    return (((ours.float() - theirs).square() / variance).mean(-1) * weights).sum() / weights.sum()

@@ -84,7 +84,7 @@ class Crew:
         _shared.cache_clear()
 
     def share(
-        self, model: Whisper, speech: Sequence[Corpus], stats: Statistics | None, spectra: Spectra, **more: Any
+        self, model: Whisper, speech: Sequence[Corpus], stats: Statistics | None, spectra: Spectra | None, **more: Any
     ) -> None:
         """Write, once, what every piece reads. more: JSON values, kept as `Shared.more`."""
         head = self.folder / "task.json"
@@ -93,7 +93,8 @@ class Crew:
         model.save_pretrained(self.folder / "model")
         if stats is not None:
             write_statistics(stats, self.folder / "stats.safetensors")
-        write_spectra(spectra, self.folder / "spectra.safetensors")
+        if spectra is not None:
+            write_spectra(spectra, self.folder / "spectra.safetensors")
         task = {
             "source": model.source,
             "dtype": str(model.model.dtype).removeprefix("torch."),
@@ -175,7 +176,7 @@ class Shared:
     model: Whisper
     speech: list[Corpus]
     stats: Statistics | None
-    spectra: Spectra
+    spectra: Spectra | None
     threads: int
     choices: dict[str, Any]
     more: dict[str, Any]
@@ -196,12 +197,12 @@ def _shared(folder: str) -> Shared:
     model.source = task["source"]
     for parameter in model.model.parameters():  # what is memory-mapped dies with its file
         parameter.data = parameter.data.clone()
-    stats = place / "stats.safetensors"
+    stats, spectra = place / "stats.safetensors", place / "spectra.safetensors"
     return Shared(
         model,
         [corpus_of(folder, entry) for entry in task["speech"]],
         read_statistics(stats, task["device"]) if stats.is_file() else None,
-        read_spectra(place / "spectra.safetensors"),
+        read_spectra(spectra) if spectra.is_file() else None,
         task["threads"],
         task["choices"],
         task["more"],

@@ -172,7 +172,7 @@ def _measured_by(crew: Crew, twins: Sequence[Twin], how: tuple, job: Job) -> Ite
 def measure_twins(folder: str, twins: list[str], how: tuple) -> list[list[tuple[float, float]]]:
     """The curves of some twins: a piece of `measure_sensitivity`, see `pieces`. how: levels and `_Bench`'s numbers."""
     with turn(folder) as (shared, job):
-        assert shared.stats is not None
+        assert shared.stats is not None and shared.spectra is not None
         levels, windows, batch, seed = how
         bench = shared.once(f"bench {how}", lambda: _Bench(shared.model, shared.speech, windows, batch, seed, job))
         curves = []

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from adaptwin_widgets.anatomy import Twin, layer_of
-from adaptwin_widgets.distill import Lessons
+from adaptwin_widgets.distill import Batch, Lessons
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Cancelled, Job, ensure
 from adaptwin_widgets.lora import adapt, settle
-from adaptwin_widgets.model import is_compressed
+from adaptwin_widgets.model import TwinWhisperConfig, is_compressed
 from adaptwin_widgets.plan import ADAPTWIN
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.vocabulary import shared
@@ -120,10 +120,10 @@ def tune(
     began = time.monotonic()
     settings = settings or settings_for(small)
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
-    _check(small, teacher, minutes, steps, corpora)
+    check_tune(small, teacher, minutes, steps, corpora)
     job = ensure(job)
     lessons = lessons or prepare(teacher, corpora, settings, job)
-    run = _Run(small, lessons, settings, Path(checkpoint) if checkpoint else None, job, watch)
+    run = Run(small, lessons, settings, Path(checkpoint) if checkpoint else None, job, watch)
     if resume:
         run.restore()
     limit = minutes * 60 if minutes is not None else None
@@ -139,12 +139,14 @@ def settings_for(small: Whisper, **more: Any) -> Settings:
     return Settings.adaptwin(**more) if made_by == ADAPTWIN else Settings(**more)
 
 
-def prepare(teacher: Whisper, corpora: Sequence[Corpus], settings: Settings, job: Job | None = None) -> Lessons:
-    """The speech made ready for tuning with these settings; many tunes can share it."""
-    return Lessons(teacher, corpora, **{name: getattr(settings, name) for name in LESSONS}, job=job)
+def prepare(
+    teacher: Whisper, corpora: Sequence[Corpus], settings: Settings, job: Job | None = None, **more: Any
+) -> Lessons:
+    """The speech made ready for tuning with these settings; many tunes can share it. more: see `Lessons`."""
+    return Lessons(teacher, corpora, **{name: getattr(settings, name) for name in LESSONS}, job=job, **more)
 
 
-def _check(
+def check_tune(
     small: Whisper, teacher: Whisper, minutes: float | None, steps: int | None, corpora: Sequence[Corpus]
 ) -> None:
     if not is_compressed(small.config):
@@ -164,12 +166,13 @@ def _check(
         raise InputError("There is no speech to tune on; give at least one corpus.")
 
 
-class _Run:
-    """One run: the model being tuned, its optimiser, and the best state so far."""
+class Run:
+    """One run: the model being tuned, its optimiser, and the best state so far. alone: the (side, number) of the one
+    layer that is tuned, towards the teacher's own (`Distance.local`); default: all."""
 
     def __init__(
         self, small: Whisper, lessons: Lessons, settings: Settings, file: Path | None, job: Job,
-        watch: Callable[[Whisper], float] | None = None,
+        watch: Callable[[Whisper], float] | None = None, alone: tuple[str, int] | None = None,
     ):  # fmt: skip
         torch.manual_seed(settings.seed)
         self.watch, self.small = watch, small
@@ -177,7 +180,8 @@ class _Run:
         self.progress = Progress()
         self.words = shared(small, lessons.distance.teacher)
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
-        self.parameters = _trainable(self.network, settings.lora)
+        self.alone, self.layers = alone, [alone] if alone else compressed_layers(small.config)
+        self.parameters = _trainable(self.network, self.layers, settings.lora, embedding=alone is None)
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=settings.learning_rate, weight_decay=0.0)
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
 
@@ -246,11 +250,7 @@ class _Run:
         rate *= 1 - 0.9 * min(1.0, fraction)
         batch = self.lessons.batch(self.progress.steps)
         self.optimiser.zero_grad(set_to_none=True)
-        distance = self.lessons.distance
-        if fraction < s.layerwise:
-            loss = distance.local(self.network, batch)
-        else:
-            loss = distance.loss(self.network, batch, s.weights, self.words)
+        loss = self.loss(batch, local=fraction < s.layerwise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
         for group in self.optimiser.param_groups:
@@ -260,13 +260,17 @@ class _Run:
         self.progress.audio_seconds += sum(sample.window.seconds for sample in batch.samples)
         self.progress.history.append({"step": self.progress.steps, "loss": loss.item(), "rate": rate})
 
+    def loss(self, batch: Batch, local: bool) -> Tensor:
+        """The distance on a batch: of the whole, or of every layer alone."""
+        distance = self.lessons.distance
+        if local or self.alone:
+            return distance.local(self.network, batch, self.layers)
+        return distance.loss(self.network, batch, self.settings.weights, self.words)
+
     def check(self) -> None:
         """Held-out loss; keeps the state if it is the best, goes back and slows down if it has diverged."""
         with torch.no_grad():
-            losses = [
-                self.lessons.distance.loss(self.network, batch, self.settings.weights, self.words).item()
-                for batch in self.lessons.held_out
-            ]
+            losses = [self.loss(batch, local=False).item() for batch in self.lessons.held_out]
         loss = sum(losses) / len(losses)
         record: dict[str, float] = self.progress.history[-1] if self.progress.history else {"step": 0}
         record["held_out"] = loss
@@ -342,16 +346,23 @@ class _Run:
             raise InputError(f"{self.file} is no checkpoint of this model ({error}); start without resume.") from error
 
 
-def _trainable(network: nn.Module, lora: int) -> dict[str, nn.Parameter]:
-    """Every parameter of the layers that were compressed, or the low-rank changes of their matrices, and of a factored
-    embedding; nothing else moves."""
+def compressed_layers(config: TwinWhisperConfig) -> list[tuple[str, int]]:
+    """(side, number) of every layer with a compressed twin."""
+    return list(dict.fromkeys((twin.side, twin.layer) for twin in map(Twin.parse, config.ranks or ())))
+
+
+def _trainable(
+    network: nn.Module, layers: Sequence[tuple[str, int]], lora: int, embedding: bool
+) -> dict[str, nn.Parameter]:
+    """Every parameter of these layers, or the low-rank changes of their matrices, and of a factored embedding; nothing
+    else moves."""
     network.requires_grad_(False)
-    layers = [layer_of(network, twin.part, twin.layer) for twin in map(Twin.parse, network.config.ranks)]
-    for layer in dict.fromkeys(layers):
+    for side, number in layers:
+        layer = layer_of(network, side, number)
         if lora:
             adapt(layer, lora)
         else:
             layer.requires_grad_(True)
-    if network.config.embedding_rank:
+    if embedding and network.config.embedding_rank:
         network.model.decoder.embed_tokens.requires_grad_(True)
     return {name: p for name, p in network.named_parameters() if p.requires_grad}

@@ -115,6 +115,43 @@ def test_sensitivity_on_threads_equals_the_plain_one(seen, tiny_en, tmp_path):
     assert aw.Sensitivity.load(tmp_path / "threads" / f"sensitivity-{mark}.json") == other
 
 
+@pytest.fixture(scope="module")
+def cut(seen):
+    """A model with one compressed layer a side, and how its layers are tuned in the tests."""
+    recipe, _ = seen
+    plan = recipe.plan(encoder=0.3, decoder=0.1)
+    ranks = {twin: r for twin, r in plan.ranks.items() if twin.startswith(("encoder.2", "cross.1"))}
+    small = recipe.compress(aw.RankPlan(ranks, plan.shape))
+    return small, {"teacher": recipe.model, "speech": recipe.speech, "steps": 2, "threads": 1}
+
+
+def states(whisper):
+    return whisper.model.state_dict()
+
+
+def test_layers_tuned_on_processes_equal_those_tuned_here(cut, tmp_path):
+    small, options = cut
+    before = {name: value.clone() for name, value in states(small).items()}
+    here = aw.tune_layers(small, **options)
+    there = aw.tune_layers(small, executor=1, folder=tmp_path, **options)
+    assert all(torch.equal(value, states(there)[name]) for name, value in states(here).items())
+    assert here.notes["layerwise"]["layers"] == there.notes["layerwise"]["layers"]
+    moved = {name for name, value in states(here).items() if not torch.equal(value, before[name])}
+    assert moved and all(name.startswith(("model.encoder.layers.2.", "model.decoder.layers.1.")) for name in moved)
+    assert all(torch.equal(value, before[name]) for name, value in states(small).items())
+    losses = here.notes["layerwise"]["layers"]
+    assert list(losses) == ["encoder.2", "decoder.1"] and not list(tmp_path.iterdir())
+    assert all(row["held_out_best"] < row["held_out_before"] for row in losses.values())
+
+
+def test_a_cancelled_layer_is_no_result(cut):
+    small, options = cut
+    job = aw.Job()
+    job.listeners.append(lambda job: job.cancel() if job.text == "Tuning" else None)
+    with pytest.raises(aw.Cancelled):
+        aw.tune_layers(small, job=job, **options)
+
+
 ERRANDS = """
 import os, signal, time
 from pathlib import Path
@@ -190,6 +227,31 @@ def test_what_cannot_be_is_one_sentence(tmp_path):
         executor_of(2, "tcp://127.0.0.1:8786")
     with pytest.raises(aw.InputError, match="a folder that all machines share"), turn(str(tmp_path / "elsewhere")):
         pass
+
+
+@pytest.mark.slow
+def test_layers_tuned_on_a_dask_cluster_that_loses_a_worker(cut, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    small, options = cut
+    place = {"dashboard_address": None, "local_directory": str(tmp_path / "dask")}
+    killed = []
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **place) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+
+        def kill(job):
+            at_work = [name for name, pieces in client.processing().items() if pieces]
+            if not killed and at_work and job.text == "Tuning layers":
+                killed.extend(client.run(os.getpid, workers=at_work[:1]).values())
+                os.kill(killed[0], signal.SIGKILL)
+
+        there = aw.tune_layers(
+            small, executor=client.get_executor(), folder=tmp_path, job=aw.Job(listeners=[kill]), **options
+        )
+    assert len(killed) == 1
+    here = aw.tune_layers(small, **options)
+    assert all(torch.equal(value, states(there)[name]) for name, value in states(here).items())
 
 
 @pytest.fixture(scope="module")
