@@ -6,12 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from traitlets import Float, HasTraits, List, TraitError, Unicode
+from traitlets import Dict, Float, HasTraits, List, TraitError, Unicode
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.jobs import Job
+from adaptwin_widgets.mismatch import check_speech
 from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.whisper import Whisper
 
 UNITS = ("minutes", "steps")
+WORST = 5  # so many suspects of a corpus are shown
 
 
 class Choices(HasTraits):
@@ -19,7 +23,8 @@ class Choices(HasTraits):
 
     corpora: names of the speech to tune on; target_weight: the share of windows that are the target speaker's, 0 to
     1; unit: whether `minutes` or `steps` ends the tune; method: one of the workbench's; note: kept with the try.
-    Any number can be put in, so that a half-typed one is no error yet: `problem` says what is wrong.
+    Any number can be put in, so that a half-typed one is no error yet: `problem` says what is wrong. doubts: what
+    `check` found, a row for each corpus with transcripts: its name, a sentence, its worst suspects.
 
     >>> choices = Choices([Corpus([], "ann")], ("ours", "uniform"))
     >>> choices.put(minutes=3)
@@ -40,23 +45,36 @@ class Choices(HasTraits):
     steps = Float(200.0, allow_none=True)
     method = Unicode()
     note = Unicode()
+    doubts = List(Dict()).tag(found=True)  # nobody's choice
 
     def __init__(self, speech: Sequence[Corpus], methods: Sequence[str]):
         super().__init__()
         self.speech, self.methods = list(speech), tuple(methods)
         self.corpora = [corpus.name for corpus in self.speech]
         self.method = self.methods[0]
+        self.check()
 
     def put(self, **values: Any) -> None:
         """Change some of them: ``choices.put(unit="steps", steps=100)``."""
         for name, value in values.items():
-            if name not in self.trait_names():
-                raise InputError(f"{name!r} cannot be chosen; choose {', '.join(sorted(self.trait_names()))}.")
+            if name not in (names := self.trait_names(found=None)):
+                raise InputError(f"{name!r} cannot be chosen; choose {', '.join(sorted(names))}.")
             try:
                 self.set_trait(name, value)
             except TraitError:
                 kind = {"corpora": "a list of names", "unit": "text", "method": "text", "note": "text"}
                 raise InputError(f"{name} cannot be {value!r}; give {kind.get(name, 'a number')}.") from None
+
+    def check(self, model: Whisper | None = None, job: Job | None = None) -> None:
+        """Look for transcripts that do not match: at once by the speed of speech, with a model by what it hears."""
+        found = []
+        for corpus in self.speech:
+            written = Corpus([u for u in corpus if u.text], corpus.name)  # what has no transcript cannot be wrong
+            result = check_speech(written, model, job=job)
+            if result.suspects or (model is not None and written):
+                worst = [{"id": s.id, "reason": s.reason, "text": s.text, "heard": s.heard} for s in result.suspects]
+                found.append({"name": corpus.name, "sentence": f"{result.sentence}.", "worst": worst[:WORST]})
+        self.doubts = found
 
     @property
     def chosen(self) -> list[Corpus]:

@@ -68,14 +68,16 @@ class SpeechCheck:
         }  # fmt: skip
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._summary()}</p>" + (self.frame().to_html(index=False) if self.suspects else "")
+        return f"<p>{self.sentence}</p>" + (self.frame().to_html(index=False) if self.suspects else "")
 
-    def _summary(self) -> str:
+    @property
+    def sentence(self) -> str:
+        """How many may not match, and by what that was judged."""
         by = f"the speed of speech and {self.model}" if self.model else "the speed of speech"
         return f"{len(self.suspects)} of {self.checked} transcripts may not match, judged by {by}"
 
     def __str__(self) -> str:
-        lines = [self._summary()]
+        lines = [self.sentence]
         for s in self.suspects:
             lines.append(f"  {s.place}, id {s.id!r}: {s.reason}")
             lines.append(f"    written: {_short(s.text)}")

@@ -17,6 +17,7 @@ from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.expand import expand
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Job, ensure
+from adaptwin_widgets.precision import release
 from adaptwin_widgets.scratch import Scratch
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
@@ -341,6 +342,7 @@ def _observe_one(model: Whisper, corpus: Corpus, windows: int, batch_size: int, 
             sums.frames = frame_weights([w for w, _ in batch], model)
             ids, sums.tokens = teacher_tokens([t.tokens for _, t in batch], prompt, model, PROMPT)
             network.model(input_features=features.to(network.dtype), decoder_input_ids=ids, use_cache=False)
+    release(model.device)
     return sums.statistics(model.source, corpus.name, sum(w.seconds for w in chosen))
 
 

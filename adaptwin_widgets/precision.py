@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +148,17 @@ def _short_memory(device: str, dtype: torch.dtype) -> bool:
         return F.scaled_dot_product_attention(short_q, short_k, short_v, scale=1.0)
 
     return _seconds(short, device) < _seconds(long, device)
+
+
+def release(device: torch.device) -> None:
+    """Give an accelerator's memory that nothing uses any more back, at the end of a stage: the next one's pieces are of
+    other sizes, and torch would keep both.
+
+    >>> release(torch.device("cpu"))
+    """
+    if device.type != "cpu":
+        gc.collect()  # hooks and closures make cycles, and these hold tensors
+        getattr(torch, device.type).empty_cache()
 
 
 def _generator(device: str) -> torch.Generator:

@@ -35,6 +35,7 @@ from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.model import TwinAttention
 from adaptwin_widgets.observe import Statistics, calibration_windows, teacher_tokens
 from adaptwin_widgets.pieces import Crew, turn
+from adaptwin_widgets.precision import release
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
@@ -158,6 +159,7 @@ def measure_sensitivity(
             result.curves[twin] = curve
             if path is not None:
                 result.save(path)  # an interrupted measurement goes on where it stopped
+    release(model.device)
     return result
 
 

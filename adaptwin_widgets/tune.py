@@ -24,6 +24,7 @@ from adaptwin_widgets.jobs import Cancelled, Job, ensure
 from adaptwin_widgets.lora import adapt, settle
 from adaptwin_widgets.model import TwinWhisperConfig, is_compressed
 from adaptwin_widgets.plan import ADAPTWIN
+from adaptwin_widgets.precision import release
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.vocabulary import shared
 from adaptwin_widgets.whisper import Whisper
@@ -130,7 +131,10 @@ def tune(
     run.go(began, limit, steps, on_progress)
     notes = {**small.notes, "tuning": {**run.summary(), "settings": asdict(settings)}}
     notes.pop("scores", None)  # they were another state's
-    return Whisper(run.best_model(), small.processor, f"{small.name}, tuned", notes)
+    tuned = Whisper(run.best_model(), small.processor, f"{small.name}, tuned", notes)
+    del run  # and with it the optimiser's state
+    release(tuned.device)
+    return tuned
 
 
 def settings_for(small: Whisper, **more: Any) -> Settings:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 
 import adaptwin_widgets as aw
+from adaptwin_widgets.precision import release
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,3 +53,18 @@ def test_the_benchmark_measures_both_pieces_of_work(tmp_path: Path) -> None:
         assert set(row["compress"]["stages"]) == {"load", "spectra", "plan", "compress", "save"}
     assert found["growth"]["spectra"]["seconds"] > 0
     assert (tmp_path / "size.png").stat().st_size > 10_000
+
+
+def test_an_accelerators_memory_is_given_back_and_cycles_with_it(monkeypatch: pytest.MonkeyPatch):
+    class Held:
+        pass
+
+    given_back = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(alive() is None))
+    cycle = Held()
+    cycle.itself, alive = cycle, weakref.ref(cycle)  # type: ignore[attr-defined]
+    del cycle
+    release(torch.device("cpu"))
+    assert not given_back
+    release(torch.device("cuda"))
+    assert given_back == [True]

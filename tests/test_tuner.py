@@ -205,6 +205,36 @@ def test_a_value_of_a_wrong_kind_and_an_unknown_choice_are_refused(bench: Bench)
         Tuner(bench, minute=3)
 
 
+def test_transcripts_that_may_not_match_are_shown_before_anything_is_tuned(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    assert [row["name"] for row in Tuner(bench).form["doubts"]] == ["ann", "others"], "a word in a minute"
+    fine = Utterance("good", Path("good.wav"), "A sentence of six words.", "ann", 2.0)
+    fast = Utterance("fast", Path("fast.wav"), "Far too many words for a second of speech.", "ann", 1.0)
+    mute = Utterance("mute", Path("mute.wav"), "", "bob", 60.0)
+    bench.speech = [Corpus([fine, fast], "ann"), Corpus([mute], "bob"), Corpus([fine], "cy")]
+    bench.choices, bench.model = Choices(bench.speech, bench.METHODS), SimpleNamespace(source="tiny.en")
+    tuner = Tuner(bench)
+    (row,) = tuner.form["doubts"]  # unlabelled speech has nothing to be wrong
+    assert (row["name"], row["sentence"]) == ("ann", "1 of 2 transcripts may not match, judged by the speed of speech.")
+    assert [(one["id"], one["reason"]) for one in row["worst"]] == [("fast", "9.0 words per second")]
+
+    def hear(model: Any, corpus: Corpus, **_: Any) -> list[SimpleNamespace]:
+        return [SimpleNamespace(text="Nothing that was written", language="en") for _ in corpus]
+
+    monkeypatch.setattr("adaptwin_widgets.mismatch.transcribe", hear)
+    press(tuner, "check")
+    settle(lambda: not bench.worker.busy)
+    assert bench.worker.tasks[-1].name == "Check the transcripts"
+    first, second = tuner.form["doubts"]
+    assert (first["name"], second["name"]) == ("ann", "cy")
+    assert first["sentence"] == "2 of 2 transcripts may not match, judged by the speed of speech and tiny.en."
+    assert "100 % word errors" in second["worst"][0]["reason"]
+    assert second["worst"][0]["heard"] == "Nothing that was written"
+    press(tuner, "set", name="doubts", value=[])
+    assert tuner.error["sentence"].startswith("'doubts' cannot be chosen")
+
+
 @pytest.mark.parametrize(
     ("chosen", "weight"), [(["ann", "bob", "cy"], 0.9), (["ann"], 1.0), (["bob", "cy"], 0.4), (["cy", "ann"], 0.9)]
 )

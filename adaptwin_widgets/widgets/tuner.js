@@ -113,6 +113,9 @@ function formOf(model) {
   const note = make("input", { type: "text", "aria-label": "Note on this try", placeholder: "kept with the try" });
   const hint = make("span", { class: "aw-faint" }, "needs the target's speech and other speech");
   const plan = make("span");
+  const doubts = make("div", { class: "aw-column aw-tuner-doubts", role: "status" });
+  const check = make("button", { type: "button", title: "The original listens to all of it, in the background",
+    onclick: (event) => { if (event.detail < 2) model.send({ do: "check" }); } }, "Check the transcripts");
   slider.addEventListener("input", () => { share.value = slider.value; });
   slider.addEventListener("change", () => set("target_weight", slider.valueAsNumber / 100));
   share.addEventListener("input", () => set("target_weight", number(share) === null ? null : number(share) / 100));
@@ -136,9 +139,25 @@ function formOf(model) {
     speech.querySelectorAll("input").forEach((box, i) => { box.checked = corpora[i].chosen; });
   }
 
+  // What may be wrong with the transcripts: a line a corpus, and the worst of it on demand.
+  function drawDoubts(rows) {
+    const key = JSON.stringify(rows);
+    if (doubts.dataset.key === key) return;
+    doubts.dataset.key = key;
+    doubts.replaceChildren(...rows.map(({ name, sentence, worst }) => {
+      const line = `${name}: ${sentence}`;
+      if (!worst.length) return make("span", { class: "aw-faint" }, line);
+      return make("details", {}, make("summary", { class: "aw-doubt" }, line), make("ul", { class: "aw-list" },
+        ...worst.map((one) => make("li", {}, make("div", {}, make("strong", {}, one.id), ` ${one.reason}`),
+          make("div", { class: "aw-faint" }, `written: ${one.text}`),
+          ...(one.heard ? [make("div", { class: "aw-faint" }, `heard: ${one.heard}`)] : [])))));
+    }));
+  }
+
   function draw() {
     const form = model.get("form");
     drawSpeech(form.corpora);
+    drawDoubts(form.doubts);
     const percent = form.target_weight === null ? null : Math.round(1000 * form.target_weight) / 10;
     if (percent !== null) put(slider, Math.min(100, Math.max(0, percent)));
     put(share, percent);
@@ -155,6 +174,7 @@ function formOf(model) {
 
   const row = (label, ...controls) => [make("span", { class: "aw-faint" }, label), make("div", { class: "aw-row" }, ...controls)];
   const node = make("div", { class: "aw-tuner-form" }, ...row("Plan", plan), ...row("Speech", speech),
+    ...row("", check, doubts),
     ...row("Target's share", slider, make("span", { class: "aw-tuner-unit" }, share, "%"), hint),
     ...row("Tune for", limit, unit), ...row("Method", method, means), ...row("Note", note));
   return { node, draw, plan };

@@ -90,6 +90,11 @@ class Tuner(View):
         if (task := self.workbench.worker.running) is not None:
             self.workbench.worker.cancel(task.number)
 
+    def check(self) -> Task:
+        """Let the original hear the speech to tune on, in the background, for transcripts that do not match it."""
+        model, choices = self.workbench.model, self.choices
+        return self.workbench.worker.submit("Check the transcripts", lambda task: choices.check(model, task))
+
     def _ask(self, what: str) -> None:
         if self.workbench.tuning.get("state") != "running":
             raise InputError(f"No tune is running, so there is nothing to {what}.")
@@ -107,7 +112,7 @@ class Tuner(View):
     def do_set(self, name: str, value: Any) -> None:
         self.choices.put(**{name: value})
 
-    do_pause, do_stop, do_resume, do_discard, do_cancel = pause, stop, resume, discard, cancel
+    do_pause, do_stop, do_resume, do_discard, do_cancel, do_check = pause, stop, resume, discard, cancel, check
 
     # -- what is shown ----------------------------------------------------------------------------------------
 
