@@ -146,11 +146,9 @@ def attention_weights_for(
 
     qk = query_key_factors(original, query_key, stats)
     q, k, v = (by_head(w, heads) for w in (wq, wk, wv))
-    new_q, new_bq, new_k = [], [], []
-    for h, r in enumerate(ranks_qk):
-        new_q.append(q[h] @ qk.query[h, :, :r])
-        new_bq.append(bq.view(heads, dh)[h] @ qk.query[h, :, :r])
-        new_k.append(k[h] @ qk.key[h, :, :r])
+    new_q = torch.cat([q[h] @ qk.query[h, :, :r] for h, r in enumerate(ranks_qk)], 1)
+    new_bq = torch.cat([bq.view(heads, dh)[h] @ qk.query[h, :, :r] for h, r in enumerate(ranks_qk)])
+    new_k = torch.cat([k[h] @ qk.key[h, :, :r] for h, r in enumerate(ranks_qk)], 1)
 
     vo = value_output_factors(original, value_output, stats)
     maps = [vo.value[h, :, :r] for h, r in enumerate(ranks_vo)]
@@ -167,12 +165,13 @@ def attention_weights_for(
         new_o = closed_form.refit(cross @ reduce, cross @ wo, new_o)
         mean = moments.mean.double() - bv  # of the mixed values without their bias
         new_bo = new_bo + mean @ (wo - reduce @ new_o)
+    towards_q, towards_v = closed_form.balance(new_q, new_k), closed_form.balance(new_v, new_o.T)
     return {
-        "q_proj.weight": torch.cat(new_q, 1).T,
-        "q_proj.bias": torch.cat(new_bq),
-        "k_proj.weight": torch.cat(new_k, 1).T,
-        "v_proj.weight": new_v.T,
-        "out_proj.weight": new_o.T,
+        "q_proj.weight": (new_q * towards_q).T,
+        "q_proj.bias": new_bq * towards_q,
+        "k_proj.weight": (new_k / towards_q).T,
+        "v_proj.weight": (new_v * towards_v).T,
+        "out_proj.weight": new_o.T / towards_v,
         "out_proj.bias": new_bo,
     }
 

@@ -80,7 +80,7 @@ def specification(whisper: Whisper, specs: Any) -> Any:
 
 def _attention(layer: nn.Module, norm: nn.Module, specs: Any, own: bool) -> Any:
     """One attention layer with heads as large as its largest rank, and the scale of the original."""
-    packed = packed_attention(layer).balanced()
+    packed = packed_attention(layer)
     dim = max(packed.key_dim, packed.value_dim)
     packed = packed.padded(dim)
     spec = specs.attention_spec.MultiHeadAttentionSpec(self_attention=own, head_dim=dim)

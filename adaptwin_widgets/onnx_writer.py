@@ -126,7 +126,7 @@ class Attention:
     """One attention layer; heads are padded to the layer's largest rank, keys and values each for themselves."""
 
     def __init__(self, graph: Graph, layer: nn.Module, name: str):
-        self.graph, self.name, self.packed = graph, name, packed_attention(layer).balanced()
+        self.graph, self.name, self.packed = graph, name, packed_attention(layer)
 
     def key(self, x: str) -> str:
         """[B, heads, T, Dk] of x [B, T, d]."""

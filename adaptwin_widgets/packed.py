@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -140,23 +139,6 @@ class PackedAttention:
     def padded(self, dim: int) -> PackedAttention:
         """The same attention with `dim` query-key and value-output dimensions a head, for runtimes that have one."""
         return self.pick(list(range(self.heads)), dim, dim)
-
-    def balanced(self) -> PackedAttention:
-        """The same compressed attention with value rows as large as the output columns they meet; originals as is.
-
-        Twins may hold all their size in one factor: rows apart by a factor of 1e7, where 8 bits keep only the largest.
-        """
-        if not self.ranks:
-            return self
-        values, outputs = self.v_weight.norm(dim=1), self.out_weight.norm(dim=0)
-        used = (values > 0) & (outputs > 0)  # padding is zero and stays so
-        scale = torch.where(used, outputs / values, 1.0).sqrt()
-        return replace(
-            self,
-            v_weight=self.v_weight * scale[:, None],
-            v_bias=None if self.v_bias is None else self.v_bias * scale,
-            out_weight=self.out_weight / scale,
-        )
 
 
 def packed_attention(attention: nn.Module) -> PackedAttention:

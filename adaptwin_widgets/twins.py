@@ -152,6 +152,22 @@ def feed_forward(covariance: Tensor, output: Tensor, block: int | None = None) -
     return FeedForward(values.cummax(0).values.flip(0), torch.cat(removed).flip(0))
 
 
+def balance(first: Tensor, second: Tensor) -> Tensor:
+    """The factor [m] by which to multiply the columns of one matrix [d, m], and to divide those of another [n, m], so
+    that their norms are alike and ``first @ second.T`` stays what it is.
+
+    The closed forms may leave all of a component's size in one factor (the other has unit variance): columns apart by
+    a factor of 1e7. In 8 bits the largest then drown the others, and a step of an optimiser that is small for one
+    factor is a leap for the product.
+
+    >>> balance(torch.tensor([[8.0]]), torch.tensor([[2.0]])).tolist()
+    [0.5]
+    """
+    ours, theirs = first.norm(dim=0), second.norm(dim=0)
+    used = (ours > 0) & (theirs > 0)
+    return torch.where(used, theirs / ours.where(used, torch.ones_like(ours)), 1.0).sqrt()
+
+
 def refit(second: Tensor, cross: Tensor, prior: Tensor, ridge: float = 1e-4) -> Tensor:
     """Least squares with a ridge that pulls towards `prior` instead of zero.
 

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +15,9 @@ from runtimes import faster_whisper
 import adaptwin_widgets as aw
 from adaptwin_widgets import ct2_reader
 from adaptwin_widgets.ct2_writer import dimensions
+from adaptwin_widgets.onnx_engine import OnnxEngine
 from adaptwin_widgets.packed import packed_attention
+from adaptwin_widgets.score import score_texts
 
 pytest.importorskip("ctranslate2")
 
@@ -31,7 +32,7 @@ def clips():
     return aw.demo_speech()["target_dev"].head(4)
 
 
-def by_ctranslate2(folder, whisper, clips) -> list[str]:
+def by_ctranslate2(folder, whisper, clips, dtype="float32") -> list[str]:
     """Text by CTranslate2 itself from our own features: faster-whisper fills a short clip's window differently."""
     import ctranslate2
 
@@ -39,7 +40,7 @@ def by_ctranslate2(folder, whisper, clips) -> list[str]:
         [clip.samples() for clip in clips], sampling_rate=16000, return_tensors="np"
     ).input_features
     prompt = whisper.processor.tokenizer.convert_tokens_to_ids(["<|startoftranscript|>", "<|notimestamps|>"])
-    model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type="float32")
+    model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type=dtype)
     found = model.generate(ctranslate2.StorageView.from_array(features), [prompt] * len(clips), beam_size=1)
     return [whisper.processor.tokenizer.decode(one.sequences_ids[0]).strip() for one in found]
 
@@ -59,15 +60,29 @@ def test_padding_a_head_changes_nothing(small):
         torch.testing.assert_close(ours, theirs)
 
 
-def test_values_are_balanced_for_eight_bits(small):
-    layer = small.model.model.encoder.layers[0].self_attn
-    packed = packed_attention(layer)
-    size = torch.logspace(-4, 4, len(packed.v_weight))  # all in one factor of a twin, or in the other
-    bias = None if packed.v_bias is None else packed.v_bias * size
-    uneven = replace(packed, v_weight=packed.v_weight * size[:, None], v_bias=bias, out_weight=packed.out_weight / size)
-    even = uneven.balanced()
-    torch.testing.assert_close(even.out_weight @ even.v_weight, packed.out_weight @ packed.v_weight)
-    torch.testing.assert_close(even.v_weight.norm(dim=1), even.out_weight.norm(dim=0))
+def test_the_factors_of_a_twin_are_of_one_size(small):
+    for layer in (*small.model.model.encoder.layers, *small.model.model.decoder.layers):
+        packed = packed_attention(layer.self_attn)
+        used = packed.v_weight.norm(dim=1) > 0  # the rest is padding
+        torch.testing.assert_close(packed.v_weight.norm(dim=1)[used], packed.out_weight.norm(dim=0)[used])
+        torch.testing.assert_close(packed.q_weight.norm(dim=1), packed.k_weight.norm(dim=1))
+
+
+@pytest.mark.parametrize("to", ["ctranslate2", "onnx"])
+def test_eight_bits_say_what_32_say(small, clips, tmp_path, to):
+    """Where one factor of a twin holds all its size, eight bits keep only the largest, and the model writes "."."""
+
+    def errors(texts: list[str]) -> int:
+        score = score_texts([c.text for c in clips], texts, [c.id for c in clips])
+        return score.insertions + score.deletions + score.substitutions
+
+    ours = errors([t.text for t in aw.transcribe(small, clips, dtype="float32")])
+    folder = aw.export(small, tmp_path / to, to=to, dtype="int8")
+    if to == "onnx":
+        texts = [t.text for t in aw.transcribe(small, clips, engine=OnnxEngine(folder))]
+    else:
+        texts = by_ctranslate2(folder, small, clips, "int8")
+    assert errors(texts) <= ours + 2
 
 
 def test_an_original_comes_back_bit_for_bit(tiny_en, tmp_path):

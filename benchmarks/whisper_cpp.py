@@ -1,0 +1,154 @@
+"""A Whisper for whisper.cpp, as a baseline: word errors, seconds and megabytes in 16 and in 8 bits.
+
+    pip install pywhispercpp
+    python benchmarks/whisper_cpp.py [--json] [--model base] [--limit N] [--threads 2]
+
+Greedy, without temperature fallback or timestamps, on both dev sets. whisper.cpp knows one dimension for all heads, so
+only models that were not compressed are written. The file's layout is the one whisper.cpp's loader reads: magic, eleven
+numbers, mel filters, vocabulary, then the tensors, each with its dimensions in reverse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from _speech import SPEECH, corpora
+from torch import Tensor, nn
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+import adaptwin_widgets as aw
+from adaptwin_widgets.score import score_texts
+
+MAGIC = 0x67676D6C
+FLOAT32, FLOAT16, EIGHT_BITS = 0, 1, 8  # a tensor's type
+FILE_TYPE = {"float16": 1, "int8": 2007}  # 7: eight bits in blocks; 2000: second version of such blocks
+BLOCK = 32  # numbers that share a scale
+ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
+
+
+def named(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every weight under OpenAI's name."""
+
+    def both(name: str, module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+        yield f"{name}.weight", module.weight
+        if getattr(module, "bias", None) is not None:
+            yield f"{name}.bias", module.bias
+
+    for part, stack in (("encoder", model.model.encoder), ("decoder", model.model.decoder)):
+        yield f"{part}.positional_embedding", stack.embed_positions.weight
+        for number, layer in enumerate(stack.layers):
+            block = f"{part}.blocks.{number}"
+            attentions = [("attn", layer.self_attn, layer.self_attn_layer_norm)]
+            if part == "decoder":
+                attentions.append(("cross_attn", layer.encoder_attn, layer.encoder_attn_layer_norm))
+            for name, attention, norm in attentions:
+                for theirs, ours in ATTENTION.items():
+                    yield from both(f"{block}.{name}.{theirs}", getattr(attention, ours))
+                yield from both(f"{block}.{name}_ln", norm)
+            for name, module in (("mlp.0", layer.fc1), ("mlp.2", layer.fc2), ("mlp_ln", layer.final_layer_norm)):
+                yield from both(f"{block}.{name}", module)
+    yield from both("encoder.conv1", model.model.encoder.conv1)
+    yield from both("encoder.conv2", model.model.encoder.conv2)
+    yield from both("encoder.ln_post", model.model.encoder.layer_norm)
+    yield from both("decoder.token_embedding", model.model.decoder.embed_tokens)
+    yield from both("decoder.ln", model.model.decoder.layer_norm)
+
+
+def eight_bits(values: np.ndarray) -> bytes:
+    """Blocks of 32: a scale in 16 bits, then the numbers in 8.
+
+    >>> len(eight_bits(np.ones((2, 64), np.float32)))
+    136
+    """
+    blocks = values.reshape(-1, BLOCK)
+    scale = np.abs(blocks).max(1, keepdims=True) / 127
+    whole = np.round(np.divide(blocks, scale, out=np.zeros_like(blocks), where=scale > 0)).astype(np.int8)
+    record = np.empty(len(blocks), [("scale", "<f2"), ("whole", "i1", BLOCK)])
+    record["scale"], record["whole"] = scale[:, 0], whole
+    return record.tobytes()
+
+
+def write(whisper: aw.Whisper, path: Path, dtype: str) -> Path:
+    """A file for whisper.cpp; dtype: float16, or int8 for the matrices."""
+    c, tokenizer = whisper.config, whisper.processor.tokenizer
+    filters = np.ascontiguousarray(whisper.processor.feature_extractor.mel_filters.T, np.float32)
+    byte = {letter: number for number, letter in bytes_to_unicode().items()}
+    special = min(tokenizer.added_tokens_decoder)  # whisper.cpp names these itself
+    words = [bytes(byte[letter] for letter in tokenizer.convert_ids_to_tokens(i)) for i in range(special)]
+    with path.open("wb") as file:
+        file.write(struct.pack(
+            "<12i", MAGIC, c.vocab_size, c.max_source_positions, c.d_model, c.encoder_attention_heads, c.encoder_layers,
+            c.max_target_positions, c.d_model, c.decoder_attention_heads, c.decoder_layers, c.num_mel_bins,
+            FILE_TYPE[dtype],
+        ))  # fmt: skip
+        file.write(struct.pack("<2i", *filters.shape) + filters.tobytes())
+        file.write(struct.pack("<i", len(words)))
+        for word in words:
+            file.write(struct.pack("<i", len(word)) + word)
+        for name, tensor in named(whisper.model):
+            values = tensor.detach().float().numpy()
+            if name in ("encoder.conv1.bias", "encoder.conv2.bias"):
+                values = values[:, None]
+            if values.ndim == 1 or name.endswith("positional_embedding") or values.shape[-1] == 1:
+                kind, data = FLOAT32, values.tobytes()
+            elif dtype == "int8" and values.ndim == 2:
+                kind, data = EIGHT_BITS, eight_bits(values)
+            else:
+                kind, data = FLOAT16, values.astype(np.float16).tobytes()
+            file.write(struct.pack("<3i", values.ndim, len(name), kind))
+            file.write(struct.pack(f"<{values.ndim}i", *reversed(values.shape)) + name.encode() + data)
+    return path
+
+
+def whisper_cpp(path: Path, threads: int) -> Callable[[aw.Corpus], list[str]]:
+    """How whisper.cpp transcribes with a file."""
+    from pywhispercpp.model import Model
+
+    model = Model(
+        str(path), redirect_whispercpp_logs_to=None, n_threads=threads, language="en", no_context=True,
+        no_timestamps=True, single_segment=True, temperature_inc=0.0, print_progress=False, print_realtime=False,
+    )  # fmt: skip
+
+    def texts(corpus: aw.Corpus) -> list[str]:
+        return ["".join(s.text for s in model.transcribe(clip.samples())).strip() for clip in corpus]
+
+    return texts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="base")
+    parser.add_argument("--limit", type=int, help="only so many clips of each set")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--speech", type=Path, default=SPEECH)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    model = aw.load(chosen.model)
+    sets = {part: corpus.head(chosen.limit) for part, corpus in corpora("dev", chosen.speech).items()}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in FILE_TYPE:
+            path = write(model, Path(folder) / f"{dtype}.bin", dtype)
+            texts = whisper_cpp(path, chosen.threads)
+            row: dict = {"way": f"{chosen.model}, whisper.cpp {dtype}", "megabytes": path.stat().st_size / 1e6}
+            for part, corpus in sets.items():
+                began = time.perf_counter()
+                score = score_texts([u.text for u in corpus], texts(corpus), [u.id for u in corpus])
+                row[part] = {"wer": score.wer, "seconds": time.perf_counter() - began}
+            rows.append(row)
+            if not chosen.json:
+                cells = "   ".join(f"{part} {row[part]['wer']:6.2f} {row[part]['seconds']:6.1f} s" for part in sets)
+                print(f"{row['way']:34} {row['megabytes']:7.1f} MB   {cells}", flush=True)
+    if chosen.json:
+        print(json.dumps({"model": chosen.model, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
