@@ -34,7 +34,7 @@ from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.worker import Task, Worker
 
 LIVE = 0.2  # seconds between two states of a running tune
-METHODS = ("ours", "uniform")
+METHODS = ("ours", "even", "uniform")
 OBSERVE, SCORE = "Observe the speech", "Score the original"
 
 
@@ -165,7 +165,8 @@ class Workbench(HasTraits):
     ) -> Task:
         """Compress by the present plan, tune, score, and add the record; neither minutes nor steps: do not tune.
 
-        method: "ours" takes the plan as it is, "uniform" gives every twin the same share at the same budget.
+        method: "ours" takes the plan as it is; at its budget, "even" keeps all heads of a layer alike, which other
+        runtimes run without padding, and "uniform" gives every twin the same share.
         target_weight: the first corpus's share. corpora: names of the speech to tune on (default: all).
         """
         plan = self._plan_for(method)
@@ -181,7 +182,7 @@ class Workbench(HasTraits):
         if corpora is not None and not corpora:
             raise InputError("There is no speech to tune on; choose at least one corpus.")
         how = Try(
-            self._new_name(plan), minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note
+            self._new_name(plan, method), minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note
         )  # fmt: skip
         return self._submit(how, plan)
 
@@ -273,17 +274,21 @@ class Workbench(HasTraits):
             raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
         if not plan.ranks:
             raise InputError("The plan removes nothing yet; move a budget or a cut first.")
+        if method == "ours":
+            return plan
+        removed = plan.reductions
+        sides = [side for side in ("encoder", "decoder") if removed[f"{side}_reduction"] > 0]
+        budgets: dict[str, Any] = {side: removed[f"{side}_reduction"] for side in sides}
         if method == "uniform":
-            removed = plan.reductions
-            budgets = {s: removed[f"{s}_reduction"] for s in ("encoder", "decoder") if removed[f"{s}_reduction"] > 0}
             return uniform(self.spectra, **budgets)
-        return plan
+        worth = self.planner.sensitivity if self.planner.measured(sides) else None
+        return RankPlan.for_budget(self.spectra, sensitivity=worth, even=True, **budgets)
 
-    def _new_name(self, plan: RankPlan) -> str:
+    def _new_name(self, plan: RankPlan, method: str) -> str:
         removed = plan.reductions
         parts = [(side, 100 * removed[f"{side}_reduction"]) for side in ("encoder", "decoder")]
         base = "_".join(f"{side}-{share:.1f}".removesuffix(".0") for side, share in parts if share >= 0.05) or "plan"
-        base += "-uniform" if plan.method == "uniform" else ""
+        base += "" if method == "ours" else f"-{method}"
         taken = {r.name for r in self.study.records} | {how.name for how in self.attempts.unfinished()}
         taken |= {t.name.removeprefix("Try ") for t in self.worker.tasks if not t.finished}
         number, name = 1, base
@@ -333,7 +338,7 @@ class Workbench(HasTraits):
                 show("scoring", seen[-1])
 
         def made(model: Whisper) -> None:
-            if self.planner.plan.ranks == plan.ranks or how.name.endswith("-uniform"):
+            if self.planner.plan.ranks == plan.ranks or any(f"-{m}" in how.name for m in METHODS[1:]):
                 self._given, self.current, self.small = self.planner.plan, how.name, model
 
         seen: list[Progress] = []

@@ -3,7 +3,8 @@
     python benchmarks/runtimes.py [--json] [--model base] [--encoder 0.45] [--decoder 0.3] [--limit N] [--part wer]
 
 wer: greedy, without temperature fallback, on both dev sets: PyTorch float32, CTranslate2 through unmodified
-faster-whisper, onnxruntime, in float32 and int8, and the original beside it. speed: medians with the models taking
+faster-whisper (which makes features of its own) and with the features of PyTorch, onnxruntime, in float32 and int8, and
+the original beside it. --minutes tunes the small model first, on the train sets. speed: medians with the models taking
 turns; "of counted" is the encoder's time ratio over the ratio of multiply-adds, one being all that was promised.
 """
 
@@ -20,6 +21,7 @@ from _speech import SPEECH, corpora
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.cost import cost
+from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.onnx_engine import OnnxEngine
 from adaptwin_widgets.score import paired_difference, score_texts
 
@@ -45,6 +47,24 @@ def faster_whisper(folder: Path, dtype: str) -> Texts:
     return texts
 
 
+def ctranslate2_alone(folder: Path, dtype: str, whisper: aw.Whisper) -> Texts:
+    """CTranslate2 with our features: what is left is the difference between the two runtimes."""
+    import ctranslate2
+
+    model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type=dtype)
+    extract, tokenizer = whisper.processor.feature_extractor, whisper.processor.tokenizer
+
+    def texts(corpus: aw.Corpus) -> list[str]:
+        found = []
+        for clip in corpus:
+            features = ctranslate2.StorageView.from_array(log_mel([clip.samples()], extract, whisper.device).numpy())
+            (answer,) = model.generate(features, [whisper.prompt("en")], beam_size=1)
+            found.append(tokenizer.decode(answer.sequences_ids[0], skip_special_tokens=True).strip())
+        return found
+
+    return texts
+
+
 def own(model: aw.Whisper, **options: object) -> Texts:
     return lambda corpus: [t.text for t in aw.transcribe(model, corpus, language="en", **options)]
 
@@ -53,9 +73,12 @@ def ways(title: str, model: aw.Whisper, place: Path, most: bool) -> dict[str, tu
     """By name: how to transcribe, and the bytes on disk. most: all of them, else those of interest for a baseline."""
     size = cost(model.config, getattr(model.config, "ranks", None)).bytes("float32")
     found = {f"{title}, PyTorch float32": (own(model, dtype="float32"), size)}
-    for dtype in ("float32", "int8") if most else ("int8",):
+    for dtype in ("float32", "int8"):
         folder = aw.export(model, place / f"{title}-ct2-{dtype}", dtype=dtype)
-        found[f"{title}, faster-whisper {dtype}"] = (faster_whisper(folder, dtype), bytes_of(folder, "model.bin"))
+        bytes_there = bytes_of(folder, "model.bin")
+        found[f"{title}, faster-whisper {dtype}"] = (faster_whisper(folder, dtype), bytes_there)
+        if most:
+            found[f"{title}, CTranslate2 {dtype}"] = (ctranslate2_alone(folder, dtype, model), bytes_there)
     for dtype in ("float32", "int8") if most else ():
         folder = aw.export(model, place / f"{title}-onnx-{dtype}", to="onnx", dtype=dtype)
         found[f"{title}, onnxruntime {dtype}"] = (own(model, engine=OnnxEngine(folder)), bytes_of(folder, "*.data"))
@@ -123,6 +146,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--decoder", type=float, default=0.3)
     parser.add_argument("--method", default="ours", help="ours, or even: no padding in CTranslate2")
     parser.add_argument("--small", type=Path, help="the folder of a small model; where there is none, it is made there")
+    parser.add_argument("--minutes", type=float, help="of tuning, for a small model that is made")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("--json", action="store_true")
@@ -135,6 +159,8 @@ def small_of(model: aw.Whisper, chosen: argparse.Namespace) -> aw.Whisper:
         return aw.load(chosen.small)
     recipe = aw.Recipe(model, list(corpora("train", chosen.speech).values()))
     small = recipe.compress(recipe.plan(chosen.method, encoder=chosen.encoder, decoder=chosen.decoder))
+    if chosen.minutes:
+        small = recipe.tune(small, minutes=chosen.minutes)
     if chosen.small:
         small.save_pretrained(chosen.small)
     return small

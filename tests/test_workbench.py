@@ -176,6 +176,16 @@ def test_uniform_is_as_small(bench: Workbench):
     assert record.plan["ranks"] != plan.to_dict()["ranks"]
 
 
+def test_even_is_as_small_with_all_heads_of_a_layer_alike(bench: Workbench):
+    plan = cut(bench)
+    bench.attempt(method="even").wait(300)
+    (record,) = bench.study.records[1:]
+    assert record.name.endswith("-even") and bench.current == record.name
+    assert record.sizes["encoder_reduction"] == pytest.approx(plan.reductions["encoder_reduction"], abs=0.02)
+    assert any(len(set(ranks)) > 1 for ranks in plan.ranks.values())
+    assert all(len(set(ranks)) == 1 for ranks in record.plan["ranks"].values())
+
+
 def test_names_are_never_taken_twice(bench: Workbench):
     cut(bench)
     first, second = bench.attempt(), bench.attempt()
