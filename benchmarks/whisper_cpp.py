@@ -16,6 +16,7 @@ import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,9 @@ def main() -> None:
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    if find_spec("pywhispercpp") is None:
+        print("whisper.cpp is not installed here; run: pip install pywhispercpp")
+        return
     model = aw.load(chosen.model)
     sets = {part: corpus.head(chosen.limit) for part, corpus in corpora("dev", chosen.speech).items()}
     rows = []
