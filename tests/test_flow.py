@@ -14,7 +14,7 @@ from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
 from adaptwin_widgets.sensitivity import fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
-from adaptwin_widgets.tune import prepare
+from adaptwin_widgets.tune import compressed_layers, prepare
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +249,9 @@ def test_layers_alone_are_as_far_from_the_teachers_as_by_hand(tiny_en, small, sp
     lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32"))
     distance, batch = lessons.distance, lessons.batch(0)
     with torch.no_grad():
-        assert distance.local(aw.compress(tiny_en, aw.RankPlan.full(tiny_en.config)).model, batch) < 1e-6
+        whole = aw.compress(tiny_en, aw.RankPlan.full(tiny_en.config))
+        layers = compressed_layers(whole.config)
+        assert len(layers) == 8 and distance.local(whole.model, batch, layers) < 1e-6
         states = tiny_en.model.model.encoder(batch.features, output_hidden_states=True).hidden_states
         after = [*states[1:-1], distance.targets(batch)[-2]]  # the last of `states` has passed the final norm
         weights = batch.frames / batch.frames.sum()
@@ -260,7 +262,9 @@ def test_layers_alone_are_as_far_from_the_teachers_as_by_hand(tiny_en, small, sp
             off = (layer(pair[0], None) - pair[1]).square() / variance
             errors.append((off.mean(-1) * weights).sum())
         assert len(errors) == 4
-        assert torch.isclose(distance.local(small.model, batch), torch.stack(errors).mean(), rtol=1e-3)
+        together = distance.local(small.model, batch, layers[:4])
+        assert torch.isclose(together, torch.stack(errors).mean(), rtol=1e-3)
+        assert torch.isclose(distance.local(small.model, batch, [("encoder", 2)]), errors[2], rtol=1e-3)
 
 
 @pytest.mark.parametrize(
