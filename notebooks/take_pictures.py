@@ -52,6 +52,7 @@ def main() -> None:
             budget.focus()
             for _ in range(60):
                 budget.press("ArrowRight")
+            page.get_by_role("button", name="Check the transcripts").click()
             page.get_by_role("button", name="Only compress and score").click()
             page.wait_for_timeout(1500)
             page.wait_for_function(IDLE, timeout=600_000)
