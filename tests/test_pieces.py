@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing import get_context
 
@@ -229,16 +230,23 @@ def test_what_cannot_be_is_one_sentence(tmp_path):
         pass
 
 
-@pytest.mark.slow
-def test_layers_tuned_on_a_dask_cluster_that_loses_a_worker(cut, tmp_path):
+@contextmanager
+def two_workers(folder):
+    """A client of a dask cluster of two worker processes."""
     distributed = pytest.importorskip("distributed")
-    small, options = cut
-    place = {"dashboard_address": None, "local_directory": str(tmp_path / "dask")}
-    killed = []
+    place = {"dashboard_address": None, "local_directory": str(folder / "dask")}
     with (
         distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **place) as cluster,
         distributed.Client(cluster) as client,
     ):
+        yield client
+
+
+@pytest.mark.slow
+def test_layers_tuned_on_a_dask_cluster_that_loses_a_worker(cut, tmp_path):
+    small, options = cut
+    killed = []
+    with two_workers(tmp_path) as client:
 
         def kill(job):
             at_work = [name for name, pieces in client.processing().items() if pieces]
@@ -268,14 +276,9 @@ def six(seen, tmp_path_factory):
 @pytest.mark.parametrize("killing", [True, False])
 def test_six_points_on_a_dask_cluster_equal_the_local_ones(seen, six, killing, tmp_path):
     """Two worker processes; one is killed at work on a point once the first record is there, or none."""
-    distributed = pytest.importorskip("distributed")
     (recipe, evaluations), (local, options) = seen, six
-    place = {"dashboard_address": None, "local_directory": str(tmp_path / "dask")}
     killed = []
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, **place) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+    with two_workers(tmp_path) as client:
 
         def kill(job):
             if not killing or killed or job.text != "Points of the study" or not 1 <= job.done < 5:

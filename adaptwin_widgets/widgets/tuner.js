@@ -147,7 +147,7 @@ function formOf(model) {
     doubts.replaceChildren(...rows.map(({ name, sentence, worst }) => {
       const line = `${name}: ${sentence}`;
       if (!worst.length) return make("span", { class: "aw-faint" }, line);
-      return make("details", {}, make("summary", { class: "aw-doubt" }, line), make("ul", { class: "aw-list" },
+      return make("details", {}, make("summary", {}, line), make("ul", { class: "aw-list" },
         ...worst.map((one) => make("li", {}, make("div", {}, make("strong", {}, one.id), ` ${one.reason}`),
           make("div", { class: "aw-faint" }, `written: ${one.text}`),
           ...(one.heard ? [make("div", { class: "aw-faint" }, `heard: ${one.heard}`)] : [])))));
