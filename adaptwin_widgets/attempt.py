@@ -166,7 +166,7 @@ class Attempts:
             job.update(inner.done, inner.total, inner.text)
 
         corpora = [c for c in self.recipe.speech if not how.corpora or c.name in how.corpora]
-        settings = settings_for(small, target_weight=how.target_weight, seed=how.seed)
+        settings = settings_for(small, target_weight=how.target_weight, rough=self.recipe.rough, seed=how.seed)
         key = (tuple(c.name for c in corpora), how.target_weight, how.seed)
         if key not in self._lessons:
             # Teacher's states of two kinds of lessons at once would hold twice the memory for little.
@@ -292,7 +292,8 @@ def run_study(
 def _make_all(attempts: Attempts, todo: Mapping[float, Try], crew: Crew, job: Job) -> None:
     """Make the tries of these fractions, one a piece."""
     recipe = attempts.recipe
-    settings = {"target_weight": recipe.target_weight, "allocation": recipe.allocation, "windows": recipe.windows}
+    settings = {"target_weight": recipe.target_weight, "allocation": recipe.allocation, "windows": recipe.windows,
+                "rough": recipe.rough}  # fmt: skip
     crew.share(
         recipe.model, recipe.speech, recipe.stats, recipe.spectra, settings={**settings, "seed": recipe.seed},
         study=str(attempts.study.folder.resolve()),

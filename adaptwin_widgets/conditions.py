@@ -187,6 +187,19 @@ class Speed:
         return _fitted(played, round(len(samples) * stretch))
 
 
+def any_condition(key: str, seed: int = 0) -> Noise | Telephone | Reverberation:
+    """One of the conditions that change no length, drawn for `key`: half the time noise, else a telephone or a room.
+
+    >>> any_condition("a"), any_condition("c")
+    (Reverberation(seconds=0.8, seed=0), Noise(snr_db=9.4, seed=0))
+    """
+    random = draw(seed, f"{key}/condition")
+    kind, amount = random.random(), random.random()
+    if kind < 0.5:
+        return Noise(round(5 + 20 * amount, 1), seed)  # from hard to follow to hardly heard
+    return Telephone(seed) if kind < 0.75 else Reverberation(round(0.2 + 0.8 * amount, 2), seed)
+
+
 def parse_condition(text: str) -> Condition:
     """The condition written as text; each may end in ``:SEED``.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptwin_widgets.anatomy import encoder_input
+from adaptwin_widgets.conditions import draw
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Job, ensure
@@ -23,20 +24,25 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.vocabulary import Shared
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import Window, pack
+from adaptwin_widgets.windows import Window, pack, roughened
 
 CACHE_BYTES = 2 * 2**30  # teacher's layer outputs kept in memory; beyond it they are computed again
 HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
 ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at test time
+FILLED = 1 / 2  # share of these whose silence is written as faster-whisper writes it
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One window, the transcript the teacher gave it, and the language it heard."""
+    """One window, the transcript the teacher gave it, and the language it heard.
+
+    filled: behind the speech the features are zero, which is how faster-whisper fills a window, not silence's.
+    """
 
     window: Window
     tokens: tuple[int, ...]
     language: str
+    filled: bool = False
 
 
 @dataclass
@@ -54,20 +60,33 @@ Written = list[tuple[list[int], str]]  # of each window: the tokens that the tea
 
 
 def samples_of(
-    teacher: Whisper, corpus: Corpus, seed: int, job: Job, most: int | None = None, written: Written | None = None
+    teacher: Whisper,
+    corpus: Corpus,
+    seed: int,
+    job: Job,
+    *,
+    rough: float = 0.0,
+    most: int | None = None,
+    written: Written | None = None,
 ) -> list[Sample]:
     """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts.
 
-    most: so many windows at most. written: the transcripts, where they are known already.
+    rough: share of the windows under a condition (`windows.roughened`); their transcripts are those of the quiet
+    speech. most: so many windows at most. written: the transcripts, where they are known already.
     """
-    packed = pack(corpus, seed=seed)
+    packed = pack(corpus, seed=seed)[:most]
     generator = torch.Generator().manual_seed(seed)
     count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
+    if most is not None:
+        count = min(count, max(1, round(most * ALONE)))
+        packed = packed[: most - count]
     alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
-    windows = (packed + alone)[:most]
+    windows = packed + alone
     if written is None:
         written = [(list(t.tokens), t.language) for t in transcribe(teacher, windows, job=job)]
-    return [Sample(w, tuple(tokens), language) for w, (tokens, language) in zip(windows, written, strict=True)]
+    filled = [w in alone and draw(seed, f"{w.id}/filled").random() < FILLED for w in windows]
+    heard = zip(roughened(windows, rough, seed), written, filled, strict=True)
+    return [Sample(w, tuple(tokens), language, full) for w, (tokens, language), full in heard]
 
 
 def held_out_of(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
@@ -105,8 +124,8 @@ class Lessons:
     """Everything tuning needs that does not depend on the model being tuned, so that many tunes can share it.
 
     The speech as windows with the teacher's transcripts, a held-out part of it, and the distance to the teacher.
-    target_weight: the first corpus's share of every epoch. written: `written` of such lessons made elsewhere, which
-    spares the teacher writing it all again.
+    target_weight: the first corpus's share of every epoch. rough: see `samples_of`. written: `written` of such lessons
+    made elsewhere, which spares the teacher writing it all again.
     """
 
     def __init__(
@@ -118,6 +137,7 @@ class Lessons:
         target_weight: float = 0.5,
         dtype: str = "auto",
         seed: int = 0,
+        rough: float = 0.0,
         written: Sequence[Written] | None = None,
         job: Job | None = None,
     ):
@@ -127,8 +147,9 @@ class Lessons:
         known = iter(written) if written is not None else itertools.repeat(None)
         for corpus in corpora:
             rest, kept = held_out_of(corpus, seed)
-            training.append(samples_of(teacher, rest, seed, job, written=next(known)))
-            held_out.append(samples_of(teacher, kept, seed, job, max(2, 6 // len(corpora)), next(known)))
+            few = max(2, 6 // len(corpora))
+            training.append(samples_of(teacher, rest, seed, job, rough=rough, written=next(known)))
+            held_out.append(samples_of(teacher, kept, seed, job, rough=rough, most=few, written=next(known)))
             self.written += [[(list(s.tokens), s.language) for s in part] for part in (training[-1], held_out[-1])]
         self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
         self.distance = Distance(teacher, resolve_dtype(dtype, teacher.device))
@@ -165,11 +186,12 @@ class Distance:
 
     def batch(self, samples: Sequence[Sample], prompt: Sequence[int]) -> Batch:
         """Audio to tensors."""
-        features = log_mel(
-            [s.window.samples() for s in samples],
-            self.teacher.processor.feature_extractor,
-            self.teacher.device,
-        )
+        extractor = self.teacher.processor.feature_extractor
+        sounds = [s.window.samples() for s in samples]
+        features = log_mel(sounds, extractor, self.teacher.device)
+        for row, sound, sample in zip(features, sounds, samples, strict=True):
+            if sample.filled:
+                row[:, len(sound) // extractor.hop_length + 1 :] = 0.0
         ids, tokens = teacher_tokens([s.tokens for s in samples], prompt, self.teacher)
         return Batch(list(samples), features, frame_weights([s.window for s in samples], self.teacher), ids, tokens)
 

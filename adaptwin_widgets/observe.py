@@ -22,7 +22,7 @@ from adaptwin_widgets.scratch import Scratch
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import Window, pack
+from adaptwin_widgets.windows import ROUGH, Window, pack, roughened
 
 UNIFORM = 0.1  # share of a plain average mixed into the attention a key receives
 SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
@@ -292,6 +292,7 @@ def observe(
     *,
     windows: int = 40,
     target_weight: float = 0.5,
+    rough: float = ROUGH,
     batch_size: int = 4,
     seed: int = 0,
     job: Job | None = None,
@@ -300,7 +301,9 @@ def observe(
 
     model: a `Whisper`, compressed or not. speech: one corpus, or several: the first is the target speaker, who gets
     `target_weight`, the others share the rest by duration. windows: how many 30 s windows of each corpus to use.
-    The decoder is teacher-forced on the model's own transcripts, so the corpus needs none.
+    rough: the share of them that is heard through noise, a telephone or a room (`windows.roughened`): a model cut by
+    quiet speech alone loses what it hears noise with. The decoder is teacher-forced on the model's own transcripts of
+    the speech as it is, so the corpus needs none.
 
     >>> import adaptwin_widgets as aw                                           # doctest: +SKIP
     >>> model = aw.load("tiny.en")                                              # doctest: +SKIP
@@ -316,7 +319,7 @@ def observe(
     if not 0 < target_weight <= 1:
         raise InputError(f"The target's weight is {target_weight}; it has to be above 0 and at most 1.")
     job, model = ensure(job), expand(model)
-    parts = [_observe_one(model, c, windows, batch_size, seed, job) for c in corpora]
+    parts = [_observe_one(model, c, windows, rough, batch_size, seed, job) for c in corpora]
     return Statistics.mix(parts, corpus_weights(corpora, target_weight))
 
 
@@ -328,13 +331,16 @@ def corpus_weights(corpora: Sequence[Corpus], target_weight: float) -> list[floa
     return [target_weight, *((1 - target_weight) * c.seconds / others for c in corpora[1:])]
 
 
-def _observe_one(model: Whisper, corpus: Corpus, windows: int, batch_size: int, seed: int, job: Job) -> Statistics:
+def _observe_one(
+    model: Whisper, corpus: Corpus, windows: int, rough: float, batch_size: int, seed: int, job: Job
+) -> Statistics:
     chosen = calibration_windows(corpus, windows, seed)
     texts = transcribe(model, chosen, job=job)
     network = model.model.eval()
     sums = _Accumulator(network)
     prompt = model.prompt(language=texts[0].language)
-    pairs = sorted(zip(chosen, texts, strict=True), key=lambda p: len(p[1].tokens))
+    heard = roughened(chosen, rough, seed)  # the transcripts are those of the quiet windows
+    pairs = sorted(zip(heard, texts, strict=True), key=lambda p: len(p[1].tokens))
     batches = [pairs[i : i + batch_size] for i in range(0, len(pairs), batch_size)]
     with torch.no_grad(), sums.hooks():
         for batch in job.track(batches, text=f"Observing {corpus.name}"):

@@ -22,6 +22,7 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.tune import LESSONS, Settings, prepare, settings_for, tune
 from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary
 from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.windows import ROUGH
 
 ALLOCATIONS = ("measured", "energy")
 METHODS = ("ours", "even", "uniform", "adaptwin")
@@ -31,7 +32,8 @@ class Recipe:
     """A model and the speech to adapt it to; statistics, spectra and sensitivity are made when first needed.
 
     speech: corpora, the target speaker's first. allocation: "measured" (damage of every twin, measured once) or
-    "energy" (quick).
+    "energy" (quick). rough: the share of windows, in statistics and tuning, that are heard through noise, a telephone
+    or a room; the others as they are.
 
     >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
     >>> recipe = aw.Recipe(aw.load("tiny.en"), [aw.demo_speech()["target_train"]])               # doctest: +SKIP
@@ -48,13 +50,14 @@ class Recipe:
         target_weight: float = 0.5,
         allocation: str = "measured",
         windows: int = 40,
+        rough: float = ROUGH,
         seed: int = 0,
         job: Job | None = None,
     ):
         if allocation not in ALLOCATIONS:
             raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
         self.model, self.speech, self.target_weight = model, list(speech), target_weight
-        self.allocation, self.windows, self.seed, self.job = allocation, windows, seed, job
+        self.allocation, self.windows, self.rough, self.seed, self.job = allocation, windows, rough, seed, job
         self.crew: Crew | None = None  # who measures the sensitivity instead of this process
         self._damage = Sensitivity()
 
@@ -68,8 +71,8 @@ class Recipe:
         if not self.speech:
             return None
         return observe(
-            self.model, self.speech, windows=self.windows, target_weight=self.target_weight, seed=self.seed,
-            job=self.job,
+            self.model, self.speech, windows=self.windows, target_weight=self.target_weight, rough=self.rough,
+            seed=self.seed, job=self.job,
         )  # fmt: skip
 
     @cached_property
@@ -90,7 +93,11 @@ class Recipe:
 
     @cached_property
     def settings(self) -> Settings:
-        return Settings(target_weight=self.target_weight, seed=self.seed)
+        return Settings(**self._mine)
+
+    @property
+    def _mine(self) -> dict[str, Any]:
+        return {"target_weight": self.target_weight, "rough": self.rough, "seed": self.seed}
 
     @cached_property
     def lessons(self) -> Lessons:
@@ -159,6 +166,6 @@ class Recipe:
         """Tune on the recipe's speech, which is prepared before the clock starts; see `tune.tune`."""
         return tune(
             small, teacher=self.model, speech=self.speech, minutes=minutes, steps=steps, checkpoint=checkpoint,
-            resume=resume, settings=settings_for(small, target_weight=self.target_weight, seed=self.seed),
+            resume=resume, settings=settings_for(small, **self._mine),
             lessons=self.lessons, job=self.job,
         )  # fmt: skip

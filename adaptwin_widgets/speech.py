@@ -316,11 +316,12 @@ class Corpus(Sequence[Utterance]):
 
     def under(self, condition: Condition) -> Corpus:
         """The same speech under a condition of `conditions`, on top of those it is under already."""
-        utterances = (
-            replace(u, conditions=(*u.conditions, condition), duration=u.duration * condition.stretch(u.id))
-            for u in self
+        return Corpus(
+            (u.under(condition) for u in self),
+            f"{self.name} + {condition.name}",
+            problems=self.problems,
+            layout=self.layout,
         )
-        return Corpus(utterances, f"{self.name} + {condition.name}", problems=self.problems, layout=self.layout)
 
 
 def apply_condition(corpus: Corpus, condition: str | None) -> Corpus:

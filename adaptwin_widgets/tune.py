@@ -28,9 +28,10 @@ from adaptwin_widgets.precision import release
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.vocabulary import shared
 from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.windows import ROUGH
 
 CHECKPOINT_SECONDS = 20.0  # a kill loses these, a step and a look at held-out speech
-LESSONS = ("batch_size", "target_weight", "dtype", "seed")  # the settings that prepared speech depends on
+LESSONS = ("batch_size", "target_weight", "dtype", "seed", "rough")  # the settings that prepared speech depends on
 MARGIN = 1.08  # a step, a check or a save may take this much longer than the last one did
 
 
@@ -40,7 +41,8 @@ class Settings:
     the first corpus; weights: of the distances (layers, encoder, decoder), see `distill.Distance`; check_every: steps
     between two looks at the held-out loss; layerwise: share of the run, from its beginning, in which every layer is
     tuned alone towards the teacher's (`Distance.local`); lora: rank of a low-rank change of every matrix, tuned instead
-    of the matrices (0: the matrices themselves)."""
+    of the matrices (0: the matrices themselves); rough: share of the windows heard through noise, a telephone or a
+    room (`windows.roughened`)."""
 
     learning_rate: float = 5e-5
     warmup: int = 10
@@ -52,6 +54,7 @@ class Settings:
     seed: int = 0
     layerwise: float = 0.0
     lora: int = 0
+    rough: float = ROUGH
 
     def __post_init__(self) -> None:
         if not 0 <= self.layerwise <= 1:

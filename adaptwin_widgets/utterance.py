@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -98,6 +98,11 @@ class Utterance:
     def recorded(self) -> float:
         """Seconds it takes in the recording; other than `duration` under a condition that changes its speed."""
         return self.duration / math.prod(condition.stretch(self.id) for condition in self.conditions)
+
+    def under(self, condition: Condition) -> Utterance:
+        """The same utterance under a condition, on top of those it is under already."""
+        duration = self.duration * condition.stretch(self.id)
+        return replace(self, conditions=(*self.conditions, condition), duration=duration)
 
     def samples(self) -> np.ndarray:
         """Mono float32 samples at 16 kHz, shape [samples], with the conditions applied.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .audio import SAMPLE_RATE
+from .conditions import Condition, any_condition
 from .errors import InputError
 from .utterance import Utterance
+
+ROUGH = 0.25  # share of windows heard through noise, a telephone or a room, where nothing else is said
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class Window:
             clock += u.duration + self.gap
         return starts
 
+    def under(self, condition: Condition) -> Window:
+        """The same speech under a condition that changes no length; the silence between stays silence."""
+        return Window(tuple(u.under(condition) for u in self.utterances), self.gap)
+
     def samples(self) -> np.ndarray:
         """Mono float32 samples at 16 kHz, shape [samples], `duration` seconds long."""
         if len(self.utterances) == 1:
@@ -67,6 +74,26 @@ class Window:
             clip = u.samples()[: len(room)]
             room[: len(clip)] += clip
         return sound
+
+
+def roughened(windows: Sequence[Window], share: float, seed: int = 0) -> list[Window]:
+    """The windows, this share of them, evenly spread, under a condition drawn for each (`conditions.any_condition`).
+
+    A small model that has only met quiet speech falls silent in noise that its original hears through.
+
+    >>> from pathlib import Path
+    >>> quiet = [Window((Utterance(n, Path(n), "Yes.", "ann", 2.0),)) for n in "abcd"]
+    >>> [bool(w.utterances[0].conditions) for w in roughened(quiet, 0.5)]
+    [False, True, False, True]
+
+    Raises InputError for a share below 0 or above 1.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"rough={share} is no share of the windows; give a number from 0 to 1.")
+    return [
+        w.under(any_condition(w.id, seed)) if int((i + 1) * share) > int(i * share) else w
+        for i, w in enumerate(windows)
+    ]
 
 
 def pack(corpus: Iterable[Utterance], seconds: float = 30.0, gap: float = 0.3, seed: int = 0) -> list[Window]:

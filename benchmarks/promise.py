@@ -1,9 +1,11 @@
 """The paper's promise on this machine: word errors of a compressed Whisper before and after a short tune.
 
     python benchmarks/promise.py [--json] [--model base] [--encoder 0.45] [--decoder 0.4] [--minutes 20] [--seed 0 1 2]
+                                 [--conditions noise:10 telephone reverb:0.6] [--keep DIR]
 
 Statistics, sensitivity and tuning see the two train sets alone; both whole dev sets are scored, with the paired
-difference to the original and its 95 % interval. Both --encoder and --decoder may be given.
+difference to the original and its 95 % interval. Both --encoder and --decoder may be given. --conditions: the dev sets
+once more under each of these. --keep: the tuned models.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from _speech import SPEECH, corpora
 import adaptwin_widgets as aw
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.score import Score, paired_difference
+from adaptwin_widgets.speech import apply_condition
 
 
 def row(scores: dict[str, Score], original: dict[str, Score]) -> dict:
@@ -46,12 +49,15 @@ def main() -> None:
     parser.add_argument("--decoder", type=float)
     parser.add_argument("--minutes", type=float, default=20, help="of tuning; 0: none")
     parser.add_argument("--seed", type=int, nargs="+", default=[0])
+    parser.add_argument("--conditions", nargs="+", default=[], metavar="CONDITION")
+    parser.add_argument("--keep", type=Path, metavar="DIR")
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     budget = {side: value for side in ("encoder", "decoder") if (value := getattr(chosen, side)) is not None}
     budget = budget or {"encoder": 0.45}
     model, dev = aw.load(chosen.model), corpora("dev", chosen.speech)
+    dev |= {f"{name} {c}": apply_condition(corpus, c) for c in chosen.conditions for name, corpus in dev.items()}
     original = {name: aw.evaluate(model, corpus) for name, corpus in dev.items()}
     result = {"model": chosen.model, "budget": budget, "minutes": chosen.minutes, "original": row(original, original)}
     result["seeds"] = []
@@ -70,6 +76,8 @@ def main() -> None:
             tuned = recipe.tune(small, minutes=chosen.minutes)
             found["tuning"] = tuned.notes["tuning"]
             found["tuned"] = row({n: aw.evaluate(tuned, c) for n, c in dev.items()}, original)
+            if chosen.keep:
+                tuned.save_pretrained(chosen.keep / f"seed-{seed}")
             if not chosen.json:
                 say(f"tuned, {found['tuning']['steps']} steps", found["tuned"])
         result["seeds"].append(found)

@@ -3,6 +3,7 @@
 import copy
 import gc
 import importlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -265,6 +266,21 @@ def test_layers_alone_are_as_far_from_the_teachers_as_by_hand(tiny_en, small, sp
         together = distance.local(small.model, batch, layers[:4])
         assert torch.isclose(together, torch.stack(errors).mean(), rtol=1e-3)
         assert torch.isclose(distance.local(small.model, batch, [("encoder", 2)]), errors[2], rtol=1e-3)
+
+
+def test_a_share_of_the_windows_is_rough_and_some_are_filled(tiny_en, speech):
+    quiet, rough = (prepare(tiny_en, speech, aw.Settings(batch_size=2, rough=share)) for share in (0, 0.5))
+    samples = [sample for corpus in rough.order.corpora for sample in corpus]
+    under = [all(u.conditions for u in s.window.utterances) for s in samples]
+    assert sum(under) == sum(len(corpus) // 2 for corpus in rough.order.corpora) > 0
+    assert rough.written == quiet.written, "the words are those of the quiet speech"
+    alone = next(s for s in samples if len(s.window.utterances) == 1)
+    plain, filled = (replace(alone, filled=full) for full in (False, True))
+    features = rough.distance.batch([plain, filled], rough.prompt).features
+    end = len(alone.window.samples()) // 160 + 1
+    assert torch.equal(features[0, :, :end], features[1, :, :end])
+    assert (features[1, :, end:] == 0).all() and (features[0, :, end + 1 :] < -0.1).all()
+    assert {s.filled for s in samples if len(s.window.utterances) == 1} == {False, True}
 
 
 @pytest.mark.parametrize(
