@@ -320,6 +320,7 @@ class Run:
             "held_out_best": self.progress.best if checks else None,
             "dtype": str(self.lessons.distance.dtype).removeprefix("torch."),
             "seed": self.settings.seed,
+            "learning_rate": self.rate,
             "threads": torch.get_num_threads(),
         }
 
