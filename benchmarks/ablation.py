@@ -3,7 +3,8 @@
     python benchmarks/ablation.py [--json] [--model tiny.en] [--encoder 0.45] [--steps 120] [--seed 0] [--only NAME ...]
 
 Statistics and tuning see four fifths of both train sets (split by prompt); the rest is scored: KL divergence of the
-next token from the original's (nats a token, 16 utterances of each set) and word errors on all of it. Every way sees
+next token from the original's (nats a token, 16 utterances of each set; "noise": 10 dB of it under both sets) and word
+errors on all of it. Every way sees
 the same number of windows (--steps of the default batch) and says how long they took. "untuned" is where all but the
 paper's recipe begin; that one (`method="adaptwin"`, a reconstruction) begins with its own, rougher model. The dev sets
 are not touched.
@@ -38,6 +39,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "four windows, half the rate": {"batch_size": 4, "learning_rate": 5e-5},
     "one window a step": {"batch_size": 1},
     "no rough windows": {"rough": 0.0},
+    "a tenth rough": {"rough": 0.1},
+    "a quarter rough": {"rough": 0.25},
     "target's share 0.8": {"target_weight": 0.8},
     "target's share 0.2": {"target_weight": 0.2},
 }
@@ -56,16 +59,18 @@ def main() -> None:
     chosen = parser.parse_args()
     model, (train, rest) = aw.load(chosen.model), held_out(chosen.speech)
     yardsticks = {name: Yardstick(model, [corpus], 16) for name, corpus in zip(SETS, rest, strict=True)}
+    noisy = Yardstick(model, [corpus.with_noise(10) for corpus in rest], 16)
     rows = []
 
     def score(title: str, small: aw.Whisper, seconds: float = 0.0) -> None:
         row: dict[str, Any] = {"way": title, "seconds": seconds}
         for (name, yardstick), corpus in zip(yardsticks.items(), rest, strict=True):
             row[name] = {**yardstick(small), "wer": aw.evaluate(small, corpus).wer}
+        row["noise"] = noisy(small)
         rows.append(row)
         if not chosen.json:
             cells = "   ".join(f"{name} KL {row[name]['kl']:.4f}, WER {row[name]['wer']:5.2f}" for name in yardsticks)
-            print(f"{title:42}{cells}   {seconds:4.0f} s", flush=True)
+            print(f"{title:42}{cells}   noise KL {row['noise']['kl']:.4f}   {seconds:4.0f} s", flush=True)
 
     recipe = aw.Recipe(model, train, seed=chosen.seed)
     small = recipe.compress(recipe.plan(encoder=chosen.encoder))
