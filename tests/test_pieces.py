@@ -123,8 +123,8 @@ def cut(seen):
     plan = recipe.plan(encoder=0.3, decoder=0.1)
     ranks = {twin: r for twin, r in plan.ranks.items() if twin.startswith(("encoder.2", "cross.1"))}
     small = recipe.compress(aw.RankPlan(ranks, plan.shape))
-    settings = aw.Settings(learning_rate=2e-5, batch_size=4, rough=0)  # two careful steps, and a loss goes down
-    options = {"teacher": recipe.model, "speech": recipe.speech, "steps": 2, "threads": 1, "settings": settings}
+    settings = aw.Settings(learning_rate=2e-5, check_every=2)  # five clips are soon learned by heart: look often
+    options = {"teacher": recipe.model, "speech": recipe.speech, "steps": 8, "threads": 1, "settings": settings}
     return small, options
 
 
@@ -144,8 +144,7 @@ def test_layers_tuned_on_processes_equal_those_tuned_here(cut, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in states(small).items())
     losses = here.notes["layerwise"]["layers"]
     assert list(losses) == ["encoder.2", "decoder.1"] and not list(tmp_path.iterdir())
-    row = losses["encoder.2"]  # two steps say nothing of a decoder's layer: a held-out clip has ten tokens
-    assert row["held_out_best"] < row["held_out_before"]
+    assert all(row["held_out_best"] < row["held_out_before"] for row in losses.values())
 
 
 def test_a_cancelled_layer_is_no_result(cut):
