@@ -74,19 +74,21 @@ def samples_of(
     rough: share of the windows under a condition (`windows.roughened`); their transcripts are those of the quiet
     speech. most: so many windows at most. written: the transcripts, where they are known already.
     """
-    packed = pack(corpus, seed=seed)[:most]
-    generator = torch.Generator().manual_seed(seed)
-    count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
+    packed = pack(corpus, seed=seed)
     if most is not None:
-        count = min(count, max(1, round(most * ALONE)))
-        packed = packed[: most - count]
+        packed = packed[: most - max(1, round(most * ALONE))]
+    count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
+    generator = torch.Generator().manual_seed(seed)
     alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
-    windows = packed + alone
+    windows, lone = packed + alone, set(alone)
+    heard = roughened(windows, rough, seed)
+    filled = [w in lone and draw(seed, f"{w.id}/filled").random() < FILLED for w in windows]
     if written is None:
         written = [(list(t.tokens), t.language) for t in transcribe(teacher, windows, job=job)]
-    filled = [w in alone and draw(seed, f"{w.id}/filled").random() < FILLED for w in windows]
-    heard = zip(roughened(windows, rough, seed), written, filled, strict=True)
-    return [Sample(w, tuple(tokens), language, full) for w, (tokens, language), full in heard]
+    return [
+        Sample(w, tuple(tokens), language, full)
+        for w, (tokens, language), full in zip(heard, written, filled, strict=True)
+    ]
 
 
 def held_out_of(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:

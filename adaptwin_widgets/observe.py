@@ -335,11 +335,11 @@ def _observe_one(
     model: Whisper, corpus: Corpus, windows: int, rough: float, batch_size: int, seed: int, job: Job
 ) -> Statistics:
     chosen = calibration_windows(corpus, windows, seed)
-    texts = transcribe(model, chosen, job=job)
+    heard = roughened(chosen, rough, seed)
+    texts = transcribe(model, chosen, job=job)  # of the windows as they are
     network = model.model.eval()
     sums = _Accumulator(network)
     prompt = model.prompt(language=texts[0].language)
-    heard = roughened(chosen, rough, seed)  # the transcripts are those of the quiet windows
     pairs = sorted(zip(heard, texts, strict=True), key=lambda p: len(p[1].tokens))
     batches = [pairs[i : i + batch_size] for i in range(0, len(pairs), batch_size)]
     with torch.no_grad(), sums.hooks():

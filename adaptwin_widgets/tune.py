@@ -63,6 +63,14 @@ class Settings:
         if not (isinstance(self.lora, int) and self.lora >= 0):
             raise InputError(f"lora={self.lora} is no rank; give a whole number, 0 for none.")
 
+    def rate(self, width: int) -> float:
+        """The peak learning rate for a model of this width.
+
+        >>> Settings().rate(400), Settings(learning_rate=2e-5).rate(400)
+        (0.0001, 2e-05)
+        """
+        return RATE / width if self.learning_rate is None else self.learning_rate
+
     @classmethod
     def adaptwin(cls, **more: Any) -> Settings:
         """The paper's recipe as far as it is known: every layer alone, then the whole, LoRA of rank 16 throughout.
@@ -190,7 +198,7 @@ class Run:
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
         self.alone, self.layers = alone, [alone] if alone else compressed_layers(small.config)
         self.parameters = _trainable(self.network, self.layers, settings.lora, embedding=alone is None)
-        self.rate = settings.learning_rate or RATE / small.config.d_model
+        self.rate = settings.rate(small.config.d_model)
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=self.rate, weight_decay=0.0)
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
 

@@ -26,7 +26,6 @@ from torch.utils.data import Dataset
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.distill import Batch, Distance, Sample
-from adaptwin_widgets.tune import RATE
 from adaptwin_widgets.windows import Window
 
 
@@ -102,8 +101,8 @@ def trainer(small: aw.Whisper, teacher: aw.Whisper, speech: list[aw.Corpus], ste
 
     settings = transformers.TrainingArguments(
         output_dir=str(folder / "trainer"), max_steps=steps, per_device_train_batch_size=aw.Settings().batch_size,
-        learning_rate=RATE / small.config.d_model, weight_decay=0.0, report_to=[], save_strategy="no", use_cpu=True,
-        disable_tqdm=True, logging_strategy="no", remove_unused_columns=False,
+        learning_rate=aw.Settings().rate(small.config.d_model), weight_decay=0.0, report_to=[], save_strategy="no",
+        use_cpu=True, disable_tqdm=True, logging_strategy="no", remove_unused_columns=False,
     )  # fmt: skip
     run = Distilling(model=network, args=settings, train_dataset=data, data_collator=collate)
     run.distance, run.prompt = distance, prompt
