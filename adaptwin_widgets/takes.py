@@ -47,10 +47,10 @@ class Verdict:
 
 
 def prompts() -> list[str]:
-    """Sentences to read, about three minutes of them, with every sound of English in many places.
+    """Sentences to read, about ten minutes of them, with every sound of English in many places.
 
     >>> len(prompts()), prompts()[0]
-    (40, 'The north wind and the sun argued about who was stronger.')
+    (120, 'The north wind and the sun argued about who was stronger.')
     """
     return (Path(__file__).parent / "prompts.txt").read_text(encoding="utf-8").splitlines()
 

@@ -105,7 +105,7 @@ function pictureOf(model, seek) {
     pen.fillStyle = colour("--aw-faint");
     pen.textAlign = "right";
     for (const value of [peak, 0, -peak])
-      pen.fillText(value ? value.toFixed(2).replace("-", "−") : "0", LEFT - 7, middle - value * scale);
+      pen.fillText(value ? signed(value, 2) : "0", LEFT - 7, middle - value * scale);
   }
 
   function line(pen, x1, y1, x2, y2) {

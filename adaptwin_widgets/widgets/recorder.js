@@ -78,7 +78,7 @@ function render({ model, el }) {
     for (const value of chunk) peak = Math.max(peak, Math.abs(value));
     const now = 20 * Math.log10(peak);
     meter.value = Math.max(now, meter.value - FALL * seconds);
-    say(loud, `${Math.round(meter.value)} dB`);
+    say(loud, `${signed(meter.value, 0)} dB`);
   }
 
   async function toggle() {
@@ -127,7 +127,7 @@ function render({ model, el }) {
     replay.disabled = recording || !has;
     const words = {
       checking: () => "Checking …",
-      kept: () => `✓ Kept, ${verdict.seconds} s, ${verdict.level} dB.`,
+      kept: () => `✓ Kept, ${verdict.seconds} s, ${signed(verdict.level, 1)} dB.`,
       refused: () => `✗ ${verdict.problem}`,
       doubtful: () => `? ${verdict.problem}`,
     };

@@ -27,8 +27,9 @@ class Recorder(View):
     >>> mine, dev = recorder.corpus.split(0.8, by="prompt")                                  # doctest: +SKIP
 
     model: listens to each take and says when it heard something else. folder: of the corpus; one that holds takes
-    already is gone on with. prompts: sentences to read, each once; without them, forty that come along. Clipped,
-    silent and too long takes are refused; one in which the model heard other words may be kept all the same.
+    already is gone on with. prompts: sentences to read, each once; without them, 120 that come along, ten minutes of
+    speech. Clipped, silent and too long takes are refused; one in which the model heard other words may be kept all
+    the same.
     Recordings go nowhere but to the kernel, and from there into the folder.
 
     Raises InputError for prompts that are empty or given twice, and for a folder whose manifest cannot be read.
