@@ -30,6 +30,7 @@ from adaptwin_widgets.study import Record, Study, point_name, versions
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.tune import Progress, settings_for, tune
 from adaptwin_widgets.whisper import Whisper, load
+from adaptwin_widgets.windows import WINDOWS
 
 WATCHED = 6  # held-out utterances of each corpus whose word errors are watched while tuning
 
@@ -233,7 +234,7 @@ def run_study(
     steps: int | None = None,
     target_weight: float = 0.5,
     allocation: str = "measured",
-    windows: int = 40,
+    windows: int = WINDOWS,
     seed: int = 0,
     recipe: Recipe | None = None,
     executor: Executor | int | None = None,

@@ -24,7 +24,7 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.vocabulary import Shared
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import Window, pack, roughened
+from adaptwin_widgets.windows import ROUGH, Window, pack, roughened
 
 CACHE_BYTES = 2 * 2**30  # teacher's layer outputs kept in memory; beyond it they are computed again
 HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
@@ -65,7 +65,7 @@ def samples_of(
     seed: int,
     job: Job,
     *,
-    rough: float = 0.0,
+    rough: float,
     most: int | None = None,
     written: Written | None = None,
 ) -> list[Sample]:
@@ -135,11 +135,11 @@ class Lessons:
         teacher: Whisper,
         corpora: Sequence[Corpus],
         *,
-        batch_size: int = 4,
+        batch_size: int,
         target_weight: float = 0.5,
         dtype: str = "auto",
         seed: int = 0,
-        rough: float = 0.0,
+        rough: float = ROUGH,
         written: Sequence[Written] | None = None,
         job: Job | None = None,
     ):

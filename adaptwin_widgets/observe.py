@@ -22,7 +22,7 @@ from adaptwin_widgets.scratch import Scratch
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import ROUGH, Window, pack, roughened
+from adaptwin_widgets.windows import ROUGH, WINDOWS, Window, pack, roughened
 
 UNIFORM = 0.1  # share of a plain average mixed into the attention a key receives
 SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
@@ -290,7 +290,7 @@ def observe(
     model: Whisper,
     speech: Corpus | Sequence[Corpus],
     *,
-    windows: int = 40,
+    windows: int = WINDOWS,
     target_weight: float = 0.5,
     rough: float = ROUGH,
     batch_size: int = 4,
@@ -345,7 +345,7 @@ def _observe_one(
     with torch.no_grad(), sums.hooks():
         for batch in job.track(batches, text=f"Observing {corpus.name}"):
             features = log_mel([w.samples() for w, _ in batch], model.processor.feature_extractor, model.device)
-            sums.frames = frame_weights([w for w, _ in batch], model)
+            sums.frames = evened(frame_weights([w for w, _ in batch], model))
             ids, sums.tokens = teacher_tokens([t.tokens for _, t in batch], prompt, model, PROMPT)
             network.model(input_features=features.to(network.dtype), decoder_input_ids=ids, use_cache=False)
     release(model.device)
@@ -358,6 +358,18 @@ def frame_weights(windows: Iterable[Window], model: Whisper) -> Tensor:
     ends = torch.tensor([[w.spans[-1][1]] for w in windows])
     speech = torch.arange(frames)[None] < (ends / 30.0 * frames).ceil()
     return torch.where(speech, 1.0, SILENCE).to(model.device)
+
+
+def evened(weights: Tensor) -> Tensor:
+    """Weights [B, T] of windows' frames, scaled so that a window counts by the root of its sum.
+
+    By the sum itself, the short clips a model is asked to transcribe would hardly count beside windows full of
+    speech; alike, long speech would pay for it (benchmarks/README.md has the damage of all three).
+
+    >>> evened(torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 0.0, 0.0, 0.0]])).sum(1)
+    tensor([4., 2.])
+    """
+    return weights * (weights.shape[1] / weights.sum(1, keepdim=True)).sqrt()
 
 
 def teacher_tokens(

@@ -22,7 +22,7 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.tune import LESSONS, Settings, prepare, settings_for, tune
 from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import ROUGH
+from adaptwin_widgets.windows import ROUGH, WINDOWS
 
 ALLOCATIONS = ("measured", "energy")
 METHODS = ("ours", "even", "uniform", "adaptwin")
@@ -49,7 +49,7 @@ class Recipe:
         *,
         target_weight: float = 0.5,
         allocation: str = "measured",
-        windows: int = 40,
+        windows: int = WINDOWS,
         rough: float = ROUGH,
         seed: int = 0,
         job: Job | None = None,

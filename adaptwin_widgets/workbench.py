@@ -31,6 +31,7 @@ from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Record, Study
 from adaptwin_widgets.tune import Progress
 from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.windows import WINDOWS
 from adaptwin_widgets.worker import Task, Worker
 
 LIVE = 0.2  # seconds between two states of a running tune
@@ -77,7 +78,7 @@ class Workbench(HasTraits):
         evaluations: Mapping[str, Corpus],
         *,
         folder: str | Path | None = None,
-        windows: int = 40,
+        windows: int = WINDOWS,
         seed: int = 0,
     ):
         super().__init__()

@@ -1,11 +1,13 @@
 """What the statistics are worth: damage of untuned small models with one thing at a time left out.
 
     python benchmarks/damage.py [--json] [--model tiny.en] [--windows 16] [--allocation measured energy]
+                                [--only NAME ...]
 
 Everything sees four fifths of the train speech (split by prompt); the damage is measured on single utterances of the
 rest: KL divergence of the next token's distribution from the original's, nats a token, teacher-forced, and the share
-of positions at which the likeliest token changes. The dev sets are not touched. The names in `LEFT_OUT` are what is
-left out; "few clips" has 24 utterances of the target alone to observe, with and without shrinkage.
+of positions at which the likeliest token changes; and the divergence again in windows packed full of the rest. The
+dev sets are not touched. The names in `LEFT_OUT` are what is left out; "few clips" has 24 utterances of the target
+alone to observe, with and without shrinkage.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from _speech import SPEECH, held_out
@@ -23,8 +26,15 @@ from _speech import SPEECH, held_out
 import adaptwin_widgets as aw
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.observe import teacher_tokens
+from adaptwin_widgets.windows import pack
 
-LEFT_OUT = {"ours": {}, "no prompt positions": {"PROMPT": 0.0}, "no shrinkage": {"shrink": lambda matrix, rows: matrix}}
+LEFT_OUT = {
+    "ours": {},
+    "no prompt positions": {"PROMPT": 0.0},
+    "no shrinkage": {"shrink": lambda matrix, rows: matrix},
+    "windows by their speech": {"evened": lambda weights: weights},
+}
+FEWER = 40  # windows of each corpus
 BUDGETS = ({"encoder": 0.3}, {"encoder": 0.45}, {"decoder": 0.3}, {"decoder": 0.5})
 observe_module = importlib.import_module("adaptwin_widgets.observe")  # the package's name `observe` is the function
 
@@ -45,7 +55,7 @@ def without(changes: dict) -> Iterator[None]:
 class Yardstick:
     """Held-out utterances with the original's answers."""
 
-    def __init__(self, model: aw.Whisper, corpora: list[aw.Corpus], count: int):
+    def __init__(self, model: aw.Whisper, corpora: Sequence[Sequence[Any]], count: int):
         self.batches = []
         for corpus in corpora:
             order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(5))[:count].tolist()
@@ -80,30 +90,39 @@ def main() -> None:
     parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--windows", type=int, default=16, help="held-out utterances of each corpus")
     parser.add_argument("--allocation", nargs="+", default=["energy", "measured"])
+    parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
     train, rest = held_out(chosen.speech)
-    yardstick = Yardstick(model, rest, chosen.windows)
-    rows = []
+    yardsticks = {
+        "clips": Yardstick(model, rest, chosen.windows),
+        "full": Yardstick(model, [pack(corpus) for corpus in rest], chosen.windows // 4),
+    }
     few = [train[0][:24]]
-    for speech, title in ((train, ""), (few, "few clips, ")):
-        for name, changes in LEFT_OUT.items():
-            with without(changes):
-                stats = aw.observe(model, speech)
-                twins = aw.spectra(model, stats)
-                for allocation in chosen.allocation if speech is train else ["energy"]:
-                    measured = allocation == "measured"
-                    sensitivity = aw.measure_sensitivity(model, twins, stats, speech, cache=None) if measured else None
-                    for budget in BUDGETS:
-                        plan = aw.RankPlan.for_budget(twins, sensitivity=sensitivity, **budget)
-                        damage = yardstick(aw.compress(model, plan, stats, spectra=twins))
-                        rows.append({"statistics": title + name, "allocation": allocation, **budget, **damage})
-                        if not chosen.json:
-                            (side, share), kl = next(iter(budget.items())), damage["kl"]
-                            print(f"{title + name:32}{allocation:10}{side} -{share:.0%}  KL {kl:.4f}  "
-                                  f"changed {damage['changed']:.1%}", flush=True)  # fmt: skip
+    tries = [(name, train, changes, {}) for name, changes in LEFT_OUT.items()]
+    tries.append((f"{FEWER} windows", train, {}, {"windows": FEWER}))
+    tries += [(f"few clips, {name}", few, LEFT_OUT[name], {}) for name in ("ours", "no shrinkage")]
+    rows = []
+    for title, speech, changes, options in tries:
+        if title not in (chosen.only or [title]):
+            continue
+        with without(changes):
+            stats = aw.observe(model, speech, **options)
+            twins = aw.spectra(model, stats)
+            for allocation in chosen.allocation if speech is train else ["energy"]:
+                measured = allocation == "measured"
+                sensitivity = aw.measure_sensitivity(model, twins, stats, speech, cache=None) if measured else None
+                for budget in BUDGETS:
+                    plan = aw.RankPlan.for_budget(twins, sensitivity=sensitivity, **budget)
+                    small = aw.compress(model, plan, stats, spectra=twins)
+                    damage = {name: yardstick(small) for name, yardstick in yardsticks.items()}
+                    rows.append({"statistics": title, "allocation": allocation, **budget, **damage})
+                    if not chosen.json:
+                        (side, share), kl = next(iter(budget.items())), {n: d["kl"] for n, d in damage.items()}
+                        print(f"{title:28}{allocation:10}{side} -{share:.0%}  KL {kl['clips']:.4f}, in full windows "
+                              f"{kl['full']:.4f}  changed {damage['clips']['changed']:.1%}", flush=True)  # fmt: skip
     if chosen.json:
         print(json.dumps({"model": chosen.model, "rows": rows}))
 

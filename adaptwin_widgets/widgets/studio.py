@@ -18,6 +18,7 @@ from adaptwin_widgets.widgets.jobs import Jobs
 from adaptwin_widgets.widgets.listen import Listen
 from adaptwin_widgets.widgets.picker import RankPicker
 from adaptwin_widgets.widgets.tuner import Tuner
+from adaptwin_widgets.windows import WINDOWS
 from adaptwin_widgets.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Studio(ipywidgets.VBox):
         *,
         folder: str | Path | None = None,
         start: bool = True,
-        windows: int = 40,
+        windows: int = WINDOWS,
         seed: int = 0,
         **unknown: Any,
     ):
