@@ -221,6 +221,14 @@ def test_a_committed_notebook_has_a_still_picture_of_every_figure(committed: Pat
     assert all("image/png" in data for data in figures), "run notebooks/make_results.py where Chromium is installed"
 
 
+def test_a_committed_notebook_ends_with_exercises_whose_solutions_are_hidden(committed: Path):
+    texts = [c.source for c in nbformat.read(committed, as_version=4).cells if c.cell_type == "markdown"]
+    exercises = "\n".join(texts).partition("## Exercises")[2]
+    asked = len(re.findall(r"^\*\*\d+\.\*\* ", exercises, flags=re.M))
+    assert asked >= 3
+    assert exercises.count("<details><summary>Solution</summary>") == exercises.count("</details>") == asked
+
+
 def test_a_committed_notebook_is_small_and_names_no_machine(committed: Path):
     text = committed.read_text(encoding="utf-8")
     assert len(text.encode()) < LIMIT
