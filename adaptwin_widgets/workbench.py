@@ -31,7 +31,6 @@ from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Record, Study
 from adaptwin_widgets.tune import Progress
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import WINDOWS
 from adaptwin_widgets.worker import Task, Worker
 
 LIVE = 0.2  # seconds between two states of a running tune
@@ -44,7 +43,8 @@ class Workbench(HasTraits):
 
     model: an original `Whisper`. speech: corpora to observe and tune on, the target speaker's first. evaluations:
     by name, the corpora to score on. folder: of the study (default: below ``runs/studio``, named after model and
-    speech, so that the same call finds the same study again). windows: 30 s windows of each corpus to observe.
+    speech, so that the same call finds the same study again). windows: 30 s windows of each corpus to observe,
+    fewer than elsewhere, for somebody is waiting; 120 take three times as long and make better small models.
 
     spectra: those shown, weight-only until the speech was observed. small: the compressed model at hand, None at the
     original. speed: the last table of `time_parts`. current: the try that plan and model belong to, "" once the plan
@@ -78,7 +78,7 @@ class Workbench(HasTraits):
         evaluations: Mapping[str, Corpus],
         *,
         folder: str | Path | None = None,
-        windows: int = WINDOWS,
+        windows: int = 40,
         seed: int = 0,
     ):
         super().__init__()

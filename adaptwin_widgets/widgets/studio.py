@@ -18,7 +18,6 @@ from adaptwin_widgets.widgets.jobs import Jobs
 from adaptwin_widgets.widgets.listen import Listen
 from adaptwin_widgets.widgets.picker import RankPicker
 from adaptwin_widgets.widgets.tuner import Tuner
-from adaptwin_widgets.windows import WINDOWS
 from adaptwin_widgets.workbench import Workbench
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Studio(ipywidgets.VBox):
         *,
         folder: str | Path | None = None,
         start: bool = True,
-        windows: int = WINDOWS,
+        windows: int = 40,
         seed: int = 0,
         **unknown: Any,
     ):
