@@ -3,11 +3,11 @@
     python benchmarks/damage.py [--json] [--model tiny.en] [--windows 16] [--allocation measured energy]
                                 [--only NAME ...]
 
-Everything sees four fifths of the train speech (split by prompt); the damage is measured on single utterances of the
-rest: KL divergence of the next token's distribution from the original's, nats a token, teacher-forced, and the share
-of positions at which the likeliest token changes; and the divergence again in windows packed full of the rest. The
-dev sets are not touched. The names in `LEFT_OUT` are what is left out; "few clips" has 24 utterances of the target
-alone to observe, with and without shrinkage.
+Everything sees four fifths of the train speech (split by prompt); the damage is measured on the rest, on single
+utterances of either set and on windows packed full of both: KL divergence of the next token's distribution from the
+original's, nats a token, teacher-forced, and the share of positions at which the likeliest token changes. The dev sets
+are not touched. The names in `LEFT_OUT` are what is left out; "few clips" has 24 utterances of the target alone to
+observe, with and without shrinkage.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from _speech import SPEECH, held_out
+from _speech import SETS, SPEECH, held_out
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.features import log_mel
@@ -96,10 +96,8 @@ def main() -> None:
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
     train, rest = held_out(chosen.speech)
-    yardsticks = {
-        "clips": Yardstick(model, rest, chosen.windows),
-        "full": Yardstick(model, [pack(corpus) for corpus in rest], chosen.windows // 4),
-    }
+    yardsticks = {name: Yardstick(model, [corpus], chosen.windows) for name, corpus in zip(SETS, rest, strict=True)}
+    yardsticks["full windows"] = Yardstick(model, [pack(corpus) for corpus in rest], chosen.windows // 4)
     few = [train[0][:24]]
     tries = [(name, train, changes, {}) for name, changes in LEFT_OUT.items()]
     tries.append((f"{FEWER} windows", train, {}, {"windows": FEWER}))
@@ -120,9 +118,9 @@ def main() -> None:
                     damage = {name: yardstick(small) for name, yardstick in yardsticks.items()}
                     rows.append({"statistics": title, "allocation": allocation, **budget, **damage})
                     if not chosen.json:
-                        (side, share), kl = next(iter(budget.items())), {n: d["kl"] for n, d in damage.items()}
-                        print(f"{title:28}{allocation:10}{side} -{share:.0%}  KL {kl['clips']:.4f}, in full windows "
-                              f"{kl['full']:.4f}  changed {damage['clips']['changed']:.1%}", flush=True)  # fmt: skip
+                        ((side, share),) = budget.items()
+                        cells = "  ".join(f"{n} {d['kl']:.4f} ({d['changed']:.1%})" for n, d in damage.items())
+                        print(f"{title:28}{allocation:10}{side} -{share:.0%}  {cells}", flush=True)
     if chosen.json:
         print(json.dumps({"model": chosen.model, "rows": rows}))
 
