@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labdrive import IDLE, compress_and_score, free_port
+from labdrive import IDLE, VOILAS_OWN, compress_and_score, free_port
 
 playwright = pytest.importorskip("playwright.sync_api")
 APP = Path(__file__).parents[2] / "app"
@@ -79,7 +79,4 @@ def test_two_visitors_at_once(browser, app: str, tmp_path: Path):
     first.locator(".aw-section-frontier tbody tr").filter(has_text="encoder-20").wait_for(timeout=10_000)
     for page in (first, second):
         page.close()
-    # voila's own: its bundle cannot share modules with some extensions that are installed beside it, and its word that
-    # a visitor has left carries no token and is refused.
-    theirs = ("favicon", "/voila/static/", "/voila/api/shutdown")
-    assert not [p for p in problems if not any(part in p for part in theirs)], problems
+    assert not [p for p in problems if not any(part in p for part in VOILAS_OWN)], problems
