@@ -7,7 +7,6 @@ import math
 import re
 from pathlib import Path
 
-import jiwer
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -131,9 +130,7 @@ def check_away(document: nbformat.NotebookNode, folder: Path) -> None:
     for name, file in {"small": "model.safetensors", "ct2-float16": "model.bin", "ct2-int8": "model.bin"}.items():
         assert list(folder.glob(f"**/{name}/{file}")), name
     assert list(folder.glob("**/onnx/*.onnx"))
-    # A model with 30 % gone, untuned and in 8 bits may miss a word, but it has to hear the sentence.
-    heard = re.search("faster-whisper: (.*)", said(document))
-    assert heard and jiwer.wer("do you still have the recipe for that lemon cake?", heard[1].strip().lower()) < 0.5
+    assert "faster-whisper:  Do you still have the recipe for that lemon cake?" in said(document)
 
 
 @pytest.mark.notebook

@@ -53,7 +53,7 @@ LAB_SETTINGS = {
 
 # Parts of errors that are voila's own: its bundle cannot share modules with some extensions that are installed beside
 # it, and its word that a visitor has left carries no token and is refused.
-VOILAS_OWN = ("favicon", "/voila/static/", "/voila/api/shutdown")
+VOILAS_OWN = ("favicon", "The getter for the shared module is not a function", "/voila/api/shutdown")
 
 # Lab's current notebook, its kernel's state, one cell's outputs: asked of the application itself.
 KERNEL_STATUS = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status"
