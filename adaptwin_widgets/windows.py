@@ -14,7 +14,7 @@ from .conditions import Condition, any_condition
 from .errors import InputError
 from .utterance import Utterance
 
-WINDOWS = 120  # of each corpus, to observe: with 40, a third of the damage was that of too little speech
+WINDOWS = 120  # of each corpus, to observe: with 40, a tenth to a quarter of the damage is that of too little speech
 ROUGH = 0.25  # share of windows heard through noise, a telephone or a room, where nothing else is said
 
 

@@ -35,6 +35,7 @@ from adaptwin_widgets.worker import Task, Worker
 
 LIVE = 0.2  # seconds between two states of a running tune
 METHODS = ("ours", "even", "uniform")
+WINDOWS = 40  # to observe of each corpus: a third of `windows.WINDOWS`, for somebody is waiting
 OBSERVE, SCORE = "Observe the speech", "Score the original"
 
 
@@ -78,7 +79,7 @@ class Workbench(HasTraits):
         evaluations: Mapping[str, Corpus],
         *,
         folder: str | Path | None = None,
-        windows: int = 40,
+        windows: int = WINDOWS,
         seed: int = 0,
     ):
         super().__init__()

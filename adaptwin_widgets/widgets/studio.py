@@ -18,7 +18,7 @@ from adaptwin_widgets.widgets.jobs import Jobs
 from adaptwin_widgets.widgets.listen import Listen
 from adaptwin_widgets.widgets.picker import RankPicker
 from adaptwin_widgets.widgets.tuner import Tuner
-from adaptwin_widgets.workbench import Workbench
+from adaptwin_widgets.workbench import WINDOWS, Workbench
 
 if TYPE_CHECKING:
     from adaptwin_widgets.widgets.frontier import Frontier
@@ -61,7 +61,7 @@ class Studio(ipywidgets.VBox):
         *,
         folder: str | Path | None = None,
         start: bool = True,
-        windows: int = 40,
+        windows: int = WINDOWS,
         seed: int = 0,
         **unknown: Any,
     ):
