@@ -40,7 +40,8 @@ class Try:
     """How a try is made; what ``try.json`` holds.
 
     minutes or steps: of tuning; neither: none. target_weight: share of the first corpus; corpora: names of the
-    speech to tune on, none: all. untuned: its scores before tuning, once known.
+    speech to tune on, none: all. method: how the ranks were chosen (`Recipe.plan`). untuned: its scores before tuning,
+    once known.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Try:
     corpora: list[str] = field(default_factory=list)
     seed: int = 0
     note: str = ""
+    method: str = "ours"
     untuned: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property

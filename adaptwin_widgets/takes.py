@@ -18,6 +18,7 @@ from scipy.signal import resample_poly
 from adaptwin_widgets.audio import SAMPLE_RATE, active_power
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
+from adaptwin_widgets.frontier import signed
 from adaptwin_widgets.score import score_texts
 from adaptwin_widgets.speech import Corpus, Utterance
 from adaptwin_widgets.transcribe import transcribe
@@ -60,7 +61,7 @@ def check_sound(samples: np.ndarray) -> Verdict:
 
     >>> tone = np.sin(np.arange(16000) * 0.1)
     >>> check_sound(0.3 * tone).good, check_sound(0.001 * tone).problem
-    (True, 'Hardly anything was heard (-63 dB); move nearer to the microphone, or choose another one.')
+    (True, 'Hardly anything was heard (−63 dB); move nearer to the microphone, or choose another one.')
     """
     seconds = len(samples) / SAMPLE_RATE
     level = 10 * float(np.log10(max(active_power(samples), 1e-12)))
@@ -70,7 +71,8 @@ def check_sound(samples: np.ndarray) -> Verdict:
     elif seconds > LONGEST:
         problem = f"That was longer than {LONGEST:.0f} seconds; read the one sentence only."
     elif level < QUIET:
-        problem = f"Hardly anything was heard ({level:.0f} dB); move nearer to the microphone, or choose another one."
+        heard = f"Hardly anything was heard ({signed(level, 0)} dB)"
+        problem = f"{heard}; move nearer to the microphone, or choose another one."
     elif (share := float(np.mean(np.abs(samples) >= FULL))) > CLIPPED:
         problem = f"The sound is clipped ({share:.1%} of it); move away from the microphone, or turn it down."
     return Verdict(not problem, problem, seconds=seconds, level=level)

@@ -184,7 +184,8 @@ class Workbench(HasTraits):
         if corpora is not None and not corpora:
             raise InputError("There is no speech to tune on; choose at least one corpus.")
         how = Try(
-            self._new_name(plan, method), minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note
+            self._new_name(plan, method), minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note,
+            method,
         )  # fmt: skip
         return self._submit(how, plan)
 
@@ -340,7 +341,7 @@ class Workbench(HasTraits):
                 show("scoring", seen[-1])
 
         def made(model: Whisper) -> None:
-            if self.planner.plan.ranks == plan.ranks or any(f"-{m}" in how.name for m in METHODS[1:]):
+            if self.planner.plan.ranks == plan.ranks or how.method != "ours":
                 self._given, self.current, self.small = self.planner.plan, how.name, model
 
         seen: list[Progress] = []

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from runtimes import faster_whisper
+from runtimes import ctranslate2_alone, faster_whisper
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import ct2_reader
@@ -30,19 +30,6 @@ def small(ragged):
 @pytest.fixture(scope="module")
 def clips():
     return aw.demo_speech()["target_dev"].head(4)
-
-
-def by_ctranslate2(folder, whisper, clips, dtype="float32") -> list[str]:
-    """Text by CTranslate2 itself from our own features: faster-whisper fills a short clip's window differently."""
-    import ctranslate2
-
-    features = whisper.processor.feature_extractor(
-        [clip.samples() for clip in clips], sampling_rate=16000, return_tensors="np"
-    ).input_features
-    prompt = whisper.processor.tokenizer.convert_tokens_to_ids(["<|startoftranscript|>", "<|notimestamps|>"])
-    model = ctranslate2.models.Whisper(str(folder), device="cpu", compute_type=dtype)
-    found = model.generate(ctranslate2.StorageView.from_array(features), [prompt] * len(clips), beam_size=1)
-    return [whisper.processor.tokenizer.decode(one.sequences_ids[0]).strip() for one in found]
 
 
 def test_padding_a_head_changes_nothing(small):
@@ -81,7 +68,7 @@ def test_eight_bits_say_what_32_say(small, clips, tmp_path, to):
     if to == "onnx":
         texts = [t.text for t in aw.transcribe(small, clips, engine=OnnxEngine(folder))]
     else:
-        texts = by_ctranslate2(folder, small, clips, "int8")
+        texts = ctranslate2_alone(folder, "int8", small)(clips)
     assert errors(texts) <= ours + 2
 
 
@@ -102,7 +89,7 @@ def test_an_original_comes_back_bit_for_bit(tiny_en, tmp_path):
 def test_a_compressed_model_writes_the_same_text(tiny_en, small, clips, tmp_path):
     folder = aw.export(small, tmp_path / "ct2", dtype="float32")
     ours = [t.text for t in aw.transcribe(small, clips, dtype="float32")]
-    assert by_ctranslate2(folder, small, clips) == ours
+    assert ctranslate2_alone(folder, "float32", small)(clips) == ours
     assert dimensions(small)["encoder.2"] == 48
     original = (aw.export(tiny_en, tmp_path / "original", dtype="float32") / "model.bin").stat().st_size
     assert (folder / "model.bin").stat().st_size < original - 2e6

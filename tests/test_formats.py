@@ -16,6 +16,7 @@ from huggingface_hub import constants
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import WhisperForConditionalGeneration
+from whisper_cpp import named
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import offline
@@ -23,8 +24,6 @@ from adaptwin_widgets.assemble import assemble, tokenizer_of
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.openai_reader import ALIGNMENT_HEADS
 from adaptwin_widgets.whisper import Whisper
-
-ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 
 
 def has_base() -> bool:
@@ -61,36 +60,8 @@ def same_weights(one: Whisper, other: Whisper) -> bool:
 
 
 def openai_state(model: WhisperForConditionalGeneration) -> dict[str, Tensor]:
-    """The weights under OpenAI's names, in its order and number format, written down from its model's definition."""
-    state = {}
-
-    def put(name: str, module: torch.nn.Module) -> None:
-        state[f"{name}.weight"] = module.weight.detach().half()
-        if getattr(module, "bias", None) is not None:
-            state[f"{name}.bias"] = module.bias.detach().half()
-
-    def attention(name: str, module: torch.nn.Module, norm: torch.nn.Module) -> None:
-        for theirs, ours in ATTENTION.items():
-            put(f"{name}.{theirs}", getattr(module, ours))
-        put(f"{name}_ln", norm)
-
-    encoder, decoder = model.model.encoder, model.model.decoder
-    for part, stack in (("encoder", encoder), ("decoder", decoder)):
-        state[f"{part}.positional_embedding"] = stack.embed_positions.weight.detach().half()
-        for number, layer in enumerate(stack.layers):
-            block = f"{part}.blocks.{number}"
-            attention(f"{block}.attn", layer.self_attn, layer.self_attn_layer_norm)
-            if part == "decoder":
-                attention(f"{block}.cross_attn", layer.encoder_attn, layer.encoder_attn_layer_norm)
-            put(f"{block}.mlp.0", layer.fc1)
-            put(f"{block}.mlp.2", layer.fc2)
-            put(f"{block}.mlp_ln", layer.final_layer_norm)
-    put("encoder.conv1", encoder.conv1)
-    put("encoder.conv2", encoder.conv2)
-    put("encoder.ln_post", encoder.layer_norm)
-    put("decoder.token_embedding", decoder.embed_tokens)
-    put("decoder.ln", decoder.layer_norm)
-    return state
+    """The weights under OpenAI's names and in its number format."""
+    return {name: value.detach().half() for name, value in named(model)}
 
 
 def save_openai(model: Whisper, path: Path, **changed: object) -> Path:
