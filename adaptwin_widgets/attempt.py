@@ -271,8 +271,7 @@ def run_study(
     require_apart(speech, evaluations)
     about = {
         **about_study(recipe, evaluations),
-        "allocation": recipe.allocation,
-        "target_weight": recipe.target_weight,
+        **recipe.options,
         **{name: value for name, value in (("minutes", minutes), ("steps", steps)) if value is not None},
     }
     recipe.job, job = job, ensure(job)
@@ -295,10 +294,8 @@ def run_study(
 def _make_all(attempts: Attempts, todo: Mapping[float, Try], crew: Crew, job: Job) -> None:
     """Make the tries of these fractions, one a piece."""
     recipe = attempts.recipe
-    settings = {"target_weight": recipe.target_weight, "allocation": recipe.allocation, "windows": recipe.windows,
-                "rough": recipe.rough}  # fmt: skip
     crew.share(
-        recipe.model, recipe.speech, recipe.stats, recipe.spectra, settings={**settings, "seed": recipe.seed},
+        recipe.model, recipe.speech, recipe.stats, recipe.spectra, settings=recipe.options,
         study=str(attempts.study.folder.resolve()),
         evaluations={name: crew.manifest(corpus) for name, corpus in attempts.evaluations.items()},
     )  # fmt: skip

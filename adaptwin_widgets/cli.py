@@ -32,11 +32,13 @@ from adaptwin_widgets.options import (
     Steps,
     Weight,
     Whole,
+    Windows,
     Words,
 )  # fmt: skip
+from adaptwin_widgets.windows import WINDOWS
 
 if TYPE_CHECKING:  # a command imports what it needs, so that a mistake in the call is said at once
-    from adaptwin_widgets import Corpus, Job, RankPlan, Recipe, Whisper
+    from adaptwin_widgets import Corpus, Job, Recipe, Whisper
 
 # Typer shows its usage errors as a box; this is their base class, wherever Typer keeps its click.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -66,16 +68,6 @@ def report(result: dict[str, Any], as_json: bool, sentence: str) -> None:
     print(json.dumps(result) if as_json else sentence)
 
 
-def shrunk(plan: RankPlan) -> str:
-    """What a plan removes, in words."""
-    r = plan.reductions
-    return (
-        f"{r['parameters_before'] / 1e6:.2f} M to {r['parameters_after'] / 1e6:.2f} M parameters "
-        f"(encoder −{r['encoder_reduction']:.1%}, decoder −{r['decoder_reduction']:.1%}, "
-        f"model −{r['model_reduction']:.1%})"
-    )
-
-
 def budget_of(
     encoder: float | None, decoder: float | None, model: float | None, vocabulary: str | None, embedding: int | None
 ) -> dict[str, Any]:
@@ -85,7 +77,13 @@ def budget_of(
 
 
 @app.command()
-def spectra(model: Model, output: Output, speech: Speech = [], as_json: Json = False) -> None:  # noqa: B006
+def spectra(
+    model: Model,
+    output: Output,
+    speech: Speech = [],  # noqa: B006
+    windows: Windows = WINDOWS,
+    as_json: Json = False,
+) -> None:
     """Write the singular values of every twin as a table (CSV)."""
     from adaptwin_widgets import load
     from adaptwin_widgets import observe as observe_speech
@@ -94,7 +92,7 @@ def spectra(model: Model, output: Output, speech: Speech = [], as_json: Json = F
 
     began, job = time.monotonic(), progress(as_json)
     sounds, whisper = corpora(speech, as_json), load(model)
-    stats = observe_speech(whisper, sounds, job=job) if sounds else None
+    stats = observe_speech(whisper, sounds, windows=windows, job=job) if sounds else None
     table = spectra_of(whisper, stats, job=job).frame()
     write_atomically(output, table.to_csv(index=False))
     result = {"rows": len(table), "activation_aware": stats is not None, "output": str(output),
@@ -115,6 +113,7 @@ def plan(
     method: Method = "ours",
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
+    windows: Windows = WINDOWS,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -123,20 +122,20 @@ def plan(
 
     began = time.monotonic()
     sounds, whisper = corpora(speech, as_json), load(model)
-    recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
+    recipe = recipe_for(
+        whisper, sounds, as_json, allocation=allocation, target_weight=target_weight, windows=windows, seed=seed
+    )
     chosen = recipe.plan(method=method, **budget_of(encoder, decoder, whole, vocabulary, embedding))
     chosen.save(output)
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
-    report(result, as_json, f"{shrunk(chosen)}; the plan is in {output}.")
+    report(result, as_json, f"{chosen}; the plan is in {output}.")
 
 
-def recipe_for(
-    whisper: Whisper, sounds: list[Corpus], allocation: str, target_weight: float, seed: int, quiet: bool
-) -> Recipe:
-    """What plan, compress and study share."""
+def recipe_for(whisper: Whisper, sounds: list[Corpus], quiet: bool, **options: Any) -> Recipe:
+    """What plan and compress share; options: of `Recipe`."""
     from adaptwin_widgets.recipe import Recipe
 
-    return Recipe(whisper, sounds, target_weight=target_weight, allocation=allocation, seed=seed, job=progress(quiet))
+    return Recipe(whisper, sounds, job=progress(quiet), **options)
 
 
 @app.command()
@@ -153,6 +152,7 @@ def compress(
     method: Method = "ours",
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
+    windows: Windows = WINDOWS,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -167,13 +167,15 @@ def compress(
         raise InputError("Give either a budget (--encoder, --decoder, --model, --vocabulary, --embedding) or --plan.")
     chosen = RankPlan.load(plan_file) if plan_file else None
     whisper = load(model)
-    recipe = recipe_for(whisper, sounds, allocation, target_weight, seed, as_json)
+    recipe = recipe_for(
+        whisper, sounds, as_json, allocation=allocation, target_weight=target_weight, windows=windows, seed=seed
+    )
     chosen = chosen or recipe.plan(method=method, **budget)
     small = recipe.compress(chosen)
     small.save_pretrained(output)
     chosen = RankPlan.from_dict(small.notes["plan"])  # of a model that was small already no twin has grown
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
-    report(result, as_json, f"{model}: {shrunk(chosen)}; the model is in {output}.")
+    report(result, as_json, f"{model}: {chosen}; the model is in {output}.")
 
 
 @app.command()
@@ -259,6 +261,7 @@ def study(
     steps: Steps = None,
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
+    windows: Windows = WINDOWS,
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Points at once, a process each.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Or on a dask cluster: its address.")] = None,
@@ -284,8 +287,8 @@ def study(
     executor, sounds = executor_of(workers, scheduler), corpora(speech, as_json)
     done = run_study(
         load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
-        target_weight=target_weight, allocation=allocation, seed=seed, executor=executor, threads=threads,
-        job=progress(as_json),
+        target_weight=target_weight, allocation=allocation, windows=windows, seed=seed, executor=executor,
+        threads=threads, job=progress(as_json),
     )  # fmt: skip
     page = done.folder / "frontier.html"
     points_of = [{"name": r.name, **r.sizes, "wer": {n: s["wer"] for n, s in r.scores.items()}} for r in done.records]

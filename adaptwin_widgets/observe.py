@@ -311,11 +311,13 @@ def observe(
     >>> stats.attention["encoder", 0].query.shape                               # doctest: +SKIP
     torch.Size([6, 64, 64])
 
-    Raises InputError where there is no corpus, or one without speech.
+    Raises InputError where there is no corpus, or one without speech, and for less than one window.
     """
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
     if not corpora:
         raise InputError("There is no speech to observe; give at least one corpus.")
+    if windows < 1:
+        raise InputError(f"windows={windows} would observe nothing; give 1 or more, or leave it out for {WINDOWS}.")
     if not 0 < target_weight <= 1:
         raise InputError(f"The target's weight is {target_weight}; it has to be above 0 and at most 1.")
     job, model = ensure(job), expand(model)

@@ -26,6 +26,9 @@ Method = Annotated[
         "reconstructed."
     ),
 ]
+Windows = Annotated[
+    int, typer.Option(min=1, help="Windows of 30 s of each corpus to observe; fewer are quicker and cost accuracy.")
+]
 Weight = Annotated[float, typer.Option("--target-weight", help="Share of the target speaker's speech.")]
 Seed = Annotated[int, typer.Option(help="For everything that is drawn at random.")]
 Minutes = Annotated[float | None, typer.Option(help="How long to tune; a study: every point.")]

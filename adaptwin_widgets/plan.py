@@ -128,6 +128,17 @@ class RankPlan:
         """Parameters before and after and the fraction removed of encoder, decoder and model."""
         return reductions(self.before, self.after)
 
+    def __str__(self) -> str:
+        """What it removes, in words.
+
+        >>> print(RankPlan({}, shape_of(WhisperConfig())))
+        37.76 M to 37.76 M parameters (encoder −0.0%, decoder −0.0%, model −0.0%)
+        """
+        r = self.reductions
+        parts = (f"{part} −{r[f'{part}_reduction']:.1%}" for part in ("encoder", "decoder", "model"))
+        size = f"{r['parameters_before'] / 1e6:.2f} M to {r['parameters_after'] / 1e6:.2f} M parameters"
+        return f"{size} ({', '.join(parts)})"
+
     def within(self, ranks: Mapping[str, list[int]]) -> RankPlan:
         """The same plan for a model that has only these ranks left: no twin keeps more than it has.
 

@@ -91,6 +91,15 @@ class Recipe:
             self._damage = Sensitivity({**self._damage.curves, **found.curves}, found.fingerprint)
         return self._damage
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with, beside model and speech: ``Recipe(model, speech, **options)`` is the same recipe.
+
+        >>> Recipe(None, [], windows=8).options["windows"]
+        8
+        """
+        return {name: getattr(self, name) for name in ("target_weight", "allocation", "windows", "rough", "seed")}
+
     @cached_property
     def settings(self) -> Settings:
         return Settings(**self._mine)

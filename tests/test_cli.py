@@ -64,6 +64,7 @@ def test_what_cannot_be_is_one_sentence(run, files, tmp_path):
     refused(run("plan", "tiny.en", "-o", tmp_path / "p.json"), "budget")
     refused(run("plan", "tiny.en", "--encoder", "half", "-o", tmp_path / "p.json"), "--encoder", "half")
     refused(run("plan", "tiny.en", "--encoder", "0.1", "--method", "magic", "-o", tmp_path / "p.json"), "magic")
+    refused(run("plan", "tiny.en", "--encoder", "0.1", "--windows", "0", "-o", tmp_path / "p.json"), "--windows", "'0'")
     refused(run("compress", "tiny.en", "--speech", train, "-o", tmp_path / "d"), "--plan")
     refused(run("tune", "tiny.en", "--teacher", "tiny.en", "--speech", train, "--steps", 1, "-o", tmp_path / "d"),
             "not compressed")  # fmt: skip
@@ -124,7 +125,7 @@ def test_compress_tune_evaluate(run, files, tmp_path):
 def test_a_study_goes_on_where_it_stopped(run, files, tmp_path):
     words = ("study", "tiny.en", "--speech", files / "target_train.jsonl", "--speech", files / "general_train.jsonl",
              "--eval", f"target={files / 'target_dev.jsonl'}", "--eval", f"general={files / 'general_dev.jsonl'}",
-             "--steps", 1, "--allocation", "energy", "-o", tmp_path / "run")  # fmt: skip
+             "--steps", 1, "--allocation", "energy", "--windows", 6, "-o", tmp_path / "run")  # fmt: skip
     first = ask(run, *words, "--points", "0.3")
     assert [p["name"] for p in first["points"]] == ["original", "encoder-30"]
     lines = (tmp_path / "run" / "records.jsonl").read_bytes()
@@ -133,7 +134,7 @@ def test_a_study_goes_on_where_it_stopped(run, files, tmp_path):
     assert [p["name"] for p in again["points"]] == ["original", "encoder-30", "encoder-20"]
     assert (tmp_path / "run" / "frontier.html").stat().st_size > 1e6
     study = aw.Study(tmp_path / "run")
-    assert set(study["encoder-20"].scores) == {"target", "general"}
+    assert set(study["encoder-20"].scores) == {"target", "general"} and study.about["windows"] == 6
     assert study.model("encoder-20").config.ranks == study.plan("encoder-20").ranks
     refused(run(*words, "--points", "0.3", "--seed", 7), "seed")
 

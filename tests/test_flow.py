@@ -96,6 +96,11 @@ def test_the_first_corpus_has_its_weight(tiny_en, speech):
     torch.testing.assert_close(both.attention[key].query, expected)
 
 
+def test_no_windows_are_nothing_to_observe(tiny_en, speech):
+    with pytest.raises(aw.InputError, match="windows=0 would observe nothing; give 1 or more"):
+        aw.observe(tiny_en, speech, windows=0)
+
+
 def test_the_prompt_is_observed_too(tiny_en):
     """Every token attends to the prompt, where activations are large; it predicts no text, so tuning leaves it out."""
     prompt = [1, 2, 3]

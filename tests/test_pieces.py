@@ -95,6 +95,10 @@ def test_a_study_on_processes_equals_the_local_one(seen, tmp_path):
     assert other["encoder-30"].settings["threads"] == 1 and other["encoder-30"].versions["torch"]
     assert_same(local, other)
     assert (job.text, job.done, job.total) == ("Points of the study", 2, 2)
+    for name, value in (("windows", 4), ("rough", 0.5)):
+        changed = {**options, "recipe": aw.Recipe(recipe.model, recipe.speech, **{**recipe.options, name: value})}
+        with pytest.raises(aw.InputError, match=f"studies another {name}"):
+            aw.run_study(recipe.model, recipe.speech, evaluations, folder=local.folder, **changed)
 
 
 def test_sensitivity_on_threads_equals_the_plain_one(seen, tiny_en, tmp_path):
