@@ -38,7 +38,7 @@ from adaptwin_widgets.options import (
 from adaptwin_widgets.windows import WINDOWS
 
 if TYPE_CHECKING:  # a command imports what it needs, so that a mistake in the call is said at once
-    from adaptwin_widgets import Corpus, Job, Recipe, Whisper
+    from adaptwin_widgets import Corpus, Job
 
 # Typer shows its usage errors as a box; this is their base class, wherever Typer keeps its click.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -118,24 +118,18 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Choose the rank of every twin for a budget; without speech, from the weights alone."""
-    from adaptwin_widgets import load
+    from adaptwin_widgets import Recipe, load
 
     began = time.monotonic()
     sounds, whisper = corpora(speech, as_json), load(model)
-    recipe = recipe_for(
-        whisper, sounds, as_json, allocation=allocation, target_weight=target_weight, windows=windows, seed=seed
-    )
+    recipe = Recipe(
+        whisper, sounds, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed,
+        job=progress(as_json),
+    )  # fmt: skip
     chosen = recipe.plan(method=method, **budget_of(encoder, decoder, whole, vocabulary, embedding))
     chosen.save(output)
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
     report(result, as_json, f"{chosen}; the plan is in {output}.")
-
-
-def recipe_for(whisper: Whisper, sounds: list[Corpus], quiet: bool, **options: Any) -> Recipe:
-    """What plan and compress share; options: of `Recipe`."""
-    from adaptwin_widgets.recipe import Recipe
-
-    return Recipe(whisper, sounds, job=progress(quiet), **options)
 
 
 @app.command()
@@ -157,7 +151,7 @@ def compress(
     as_json: Json = False,
 ) -> None:
     """Make a smaller model and save it."""
-    from adaptwin_widgets import RankPlan, load
+    from adaptwin_widgets import RankPlan, Recipe, load
     from adaptwin_widgets.whisper import require_model_folder
 
     began = time.monotonic()
@@ -167,9 +161,10 @@ def compress(
         raise InputError("Give either a budget (--encoder, --decoder, --model, --vocabulary, --embedding) or --plan.")
     chosen = RankPlan.load(plan_file) if plan_file else None
     whisper = load(model)
-    recipe = recipe_for(
-        whisper, sounds, as_json, allocation=allocation, target_weight=target_weight, windows=windows, seed=seed
-    )
+    recipe = Recipe(
+        whisper, sounds, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed,
+        job=progress(as_json),
+    )  # fmt: skip
     chosen = chosen or recipe.plan(method=method, **budget)
     small = recipe.compress(chosen)
     small.save_pretrained(output)

@@ -27,4 +27,7 @@ function choice(label, options, value, change) {
 
 const short = (n) => (n >= 1e6 ? `${(n / 1e6).toFixed(2)} M` : n >= 1e3 ? `${(n / 1e3).toFixed(1)} k` : `${n}`);
 const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
-const signed = (n, digits = 0) => n.toFixed(digits).replace("-", "−"); // a minus, not a hyphen
+function signed(n, digits = 0) { // a minus, not a hyphen, and none before a zero
+  const text = n.toFixed(digits);
+  return Number(text) ? text.replace("-", "−") : (0).toFixed(digits);
+}

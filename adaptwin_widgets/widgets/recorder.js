@@ -78,7 +78,7 @@ function render({ model, el }) {
     for (const value of chunk) peak = Math.max(peak, Math.abs(value));
     const now = 20 * Math.log10(peak);
     meter.value = Math.max(now, meter.value - FALL * seconds);
-    say(loud, `${signed(Math.round(meter.value))} dB`);
+    say(loud, `${signed(meter.value)} dB`);
   }
 
   async function toggle() {
