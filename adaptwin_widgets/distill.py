@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from adaptwin_widgets.anatomy import encoder_input
 from adaptwin_widgets.conditions import draw
@@ -30,6 +32,8 @@ CACHE_BYTES = 2 * 2**30  # teacher's layer outputs kept in memory; beyond it the
 HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
 ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at test time
 FILLED = 1 / 2  # share of these whose silence is written as faster-whisper writes it
+NEVER = -1e4  # a logit; minus infinity times a chance of zero would be not-a-number
+SHORT = 0.85  # a transcript with so much fewer tokens a second than is usual may have left clips out
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,31 @@ def samples_of(
     heard = roughened(windows, rough, seed)
     filled = [w in lone and draw(seed, f"{w.id}/filled").random() < FILLED for w in windows]
     if written is None:
-        written = [(list(t.tokens), t.language) for t in transcribe(teacher, windows, job=job)]
+        written = write(teacher, windows, job)
     return [
         Sample(w, tuple(tokens), language, full)
         for w, (tokens, language), full in zip(heard, written, filled, strict=True)
     ]
+
+
+def write(teacher: Whisper, windows: Sequence[Window], job: Job | None = None) -> Written:
+    """What the teacher writes of windows; where it seems to leave clips out, or loops, it is asked clip by clip.
+
+    Between sentences of different recordings Whisper may stop, or begin late; a model that learns from such a
+    transcript stops early everywhere.
+    """
+    texts = transcribe(teacher, windows, job=job)
+    rates = [len(t.tokens) / w.seconds for t, w in zip(texts, windows, strict=True)]
+    usual = statistics.median(rates)
+    found = []
+    for window, text, rate in zip(windows, texts, rates, strict=True):
+        tokens = list(text.tokens)
+        if len(window.utterances) > 1 and (text.looped or rate < SHORT * usual):
+            clips = [Window((u,)) for u in window.utterances]
+            again = [t for clip in transcribe(teacher, clips, language=text.language, job=job) for t in clip.tokens]
+            tokens = again if text.looped else max(tokens, again, key=len)
+        found.append((tokens, text.language))
+    return found
 
 
 def held_out_of(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
@@ -171,7 +195,8 @@ class Distance:
 
     Three terms, each near one for an untrained model and zero for a perfect one: squared error of every encoder
     layer's output and of the encoder's output, per channel in units of the teacher's variance (a few channels
-    carry huge activations), and the KL divergence of the next token's distribution, in nats.
+    carry huge activations), and the KL divergence of the next token's distribution, in nats, of a teacher
+    that does not end its text early.
     """
 
     def __init__(self, teacher: Whisper, dtype: torch.dtype):
@@ -256,8 +281,9 @@ class Distance:
                 theirs = self.teacher.model.proj_out(reference[chosen])
                 if words is not None:
                     theirs = theirs[:, words.kept]
+                theirs = endless(theirs, chosen, network.config.eos_token_id)
         errors = [_off(s, t, v, batch.frames) for s, t, v in zip(states, targets, self.variance, strict=True)]
-        divergence = torch.nn.functional.kl_div(
+        divergence = F.kl_div(
             ours.float().log_softmax(-1),
             theirs.float().log_softmax(-1),
             log_target=True,
@@ -318,6 +344,18 @@ class Distance:
     def loss(self, network: nn.Module, batch: Batch, weights: Sequence[float], words: Shared | None = None) -> Tensor:
         """The sum of the terms, weighted (layers, encoder, decoder)."""
         return torch.stack([w * t for w, t in zip(weights, self.terms(network, batch, words), strict=True)]).sum()
+
+
+def endless(logits: Tensor, chosen: Tensor, end: int) -> Tensor:
+    """Logits [N, V] of the chosen positions [B, L], without the token `end` but where a text is over.
+
+    Where it goes on, an end would lose all that follows, however fond of it the teacher is.
+
+    >>> endless(torch.zeros(3, 2), torch.tensor([[False, True, True], [True, False, False]]), end=1)[:, 1]
+    tensor([-10000.,      0.,      0.])
+    """
+    goes_on = F.pad(chosen, (0, 1))[:, 1:][chosen]
+    return logits.masked_fill(goes_on[:, None] & (torch.arange(logits.shape[1]) == end).to(logits.device), NEVER)
 
 
 def _off(ours: Tensor, theirs: Tensor, variance: Tensor, weights: Tensor) -> Tensor:

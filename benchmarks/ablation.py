@@ -3,8 +3,9 @@
     python benchmarks/ablation.py [--json] [--model tiny.en] [--encoder 0.45] [--steps 120] [--seed 0] [--only NAME ...]
 
 Statistics and tuning see four fifths of both train sets (split by prompt); the rest is scored: KL divergence of the
-next token from the original's (nats a token, 16 utterances of each set; "noise": 10 dB of it under both sets) and word
-errors on all of it. Every way sees the same number of windows (--steps of the default batch) and says how long they
+next token from the original's (nats a token, --utterances of each set; "noise": 10 dB of it under both sets), how much
+of the text is lost on average where every token is drawn (an early end, all else being right), and word errors on all
+of it. Every way sees the same number of windows (--steps of the default batch) and says how long they
 took. "untuned" is where all but the paper's recipe begin; that one (`method="adaptwin"`, a reconstruction) begins with
 its own, rougher model. The dev sets are not touched.
 """
@@ -18,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from _speech import SETS, SPEECH, held_out
-from damage import Yardstick
+from damage import Yardstick, changed
 
 import adaptwin_widgets as aw
+from adaptwin_widgets import distill
+from adaptwin_widgets.tune import prepare
 
 WAYS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -43,6 +46,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "target's share 0.2": {"target_weight": 0.2},
 }
 PAPER = "the paper's recipe, reconstructed"
+EARLY = "ends and gaps as the teacher has them"
+AS_THE_TEACHER = {"SHORT": 0.0, "endless": lambda logits, *_: logits}
+EVERY = (*WAYS, EARLY, PAPER)
 
 
 def main() -> None:
@@ -51,12 +57,13 @@ def main() -> None:
     parser.add_argument("--encoder", type=float, default=0.45)
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=[*WAYS, PAPER], default=[*WAYS, PAPER])
+    parser.add_argument("--only", nargs="+", choices=EVERY, default=EVERY)
+    parser.add_argument("--utterances", type=int, default=16)
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     model, (train, rest) = aw.load(chosen.model), held_out(chosen.speech)
-    yardsticks = {name: Yardstick(model, [corpus], 16) for name, corpus in zip(SETS, rest, strict=True)}
+    yardsticks = {name: Yardstick(model, [corpus], chosen.utterances) for name, corpus in zip(SETS, rest, strict=True)}
     noisy = Yardstick(model, [corpus.with_noise(10) for corpus in rest], 16)
     rows = []
 
@@ -67,7 +74,9 @@ def main() -> None:
         row["noise"] = noisy(small)
         rows.append(row)
         if not chosen.json:
-            cells = "   ".join(f"{name} KL {row[name]['kl']:.4f}, WER {row[name]['wer']:5.2f}" for name in yardsticks)
+            cells = "   ".join(
+                f"{n} KL {row[n]['kl']:.4f}, lost {row[n]['lost']:.2%}, WER {row[n]['wer']:5.2f}" for n in yardsticks
+            )
             print(f"{title:42}{cells}   noise KL {row['noise']['kl']:.4f}   {seconds:4.0f} s", flush=True)
 
     recipe = aw.Recipe(model, train, seed=chosen.seed)
@@ -81,11 +90,10 @@ def main() -> None:
             score("the paper's recipe, untuned", rough)
             start, settings = rough, aw.Settings.adaptwin(seed=chosen.seed)
         steps = chosen.steps * aw.Settings().batch_size // settings.batch_size  # the same number of windows for all
-        lessons = recipe.prepare(train, settings)
-        began = time.perf_counter()
-        tuned = aw.tune(
-            start, teacher=model, speech=train, steps=steps, settings=settings, lessons=lessons
-        )  # fmt: skip
+        with changed(distill, AS_THE_TEACHER if way == EARLY else {}):
+            lessons = prepare(model, train, settings) if way == EARLY else recipe.prepare(train, settings)
+            began = time.perf_counter()
+            tuned = aw.tune(start, teacher=model, speech=train, steps=steps, settings=settings, lessons=lessons)
         score(way, tuned, time.perf_counter() - began)
     if chosen.json:
         print(json.dumps({"model": chosen.model, "encoder": chosen.encoder, "steps": chosen.steps, "rows": rows}))

@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -41,16 +42,22 @@ observe_module = importlib.import_module("adaptwin_widgets.observe")  # the pack
 
 
 @contextmanager
-def without(changes: dict) -> Iterator[None]:
-    """The statistics with some of their parts put out of action."""
-    before = {name: getattr(observe_module, name) for name in changes}
+def changed(module: ModuleType, changes: dict) -> Iterator[None]:
+    """A module with some of its parts put out of action."""
+    before = {name: getattr(module, name) for name in changes}
     try:
         for name, value in changes.items():
-            setattr(observe_module, name, value)
+            setattr(module, name, value)
         yield
     finally:
         for name, value in before.items():
-            setattr(observe_module, name, value)
+            setattr(module, name, value)
+
+
+def lost_early(ends: torch.Tensor) -> float:
+    """The tokens of a text that are lost on average when it ends by chance; ends: [n], the chance before each token."""
+    still = torch.cat([torch.ones(1), (1 - ends[:-1]).cumprod(0)])
+    return float((still * ends * torch.arange(len(ends)).flip(0)).sum())
 
 
 class Yardstick:
@@ -71,13 +78,15 @@ class Yardstick:
                 self.batches.append((*batch, self._answers(model, *batch)))
 
     def __call__(self, small: aw.Whisper) -> dict[str, float]:
-        total = changed = count = 0
+        total = changed = count = lost = 0
         for *batch, theirs in self.batches:
             ours = self._answers(small, *batch)
             total += float((theirs.exp() * (theirs - ours)).sum())
             changed += int((ours.argmax(-1) != theirs.argmax(-1)).sum())
             count += len(ours)
-        return {"kl": total / count, "changed": changed / count}
+            ends = ours[:, small.config.eos_token_id].exp().split(batch[2].sum(1).tolist())
+            lost += sum(map(lost_early, ends))
+        return {"kl": total / count, "changed": changed / count, "lost": lost / count}
 
     @staticmethod
     def _answers(whisper: aw.Whisper, features: torch.Tensor, ids: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
@@ -107,7 +116,7 @@ def main() -> None:
     for title, speech, changes, options in tries:
         if title not in (chosen.only or [title]):
             continue
-        with without(changes):
+        with changed(observe_module, changes):
             stats = aw.observe(model, speech, **options)
             twins = aw.spectra(model, stats)
             for allocation in chosen.allocation if speech is train else ["energy"]:

@@ -11,11 +11,13 @@ import torch
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.anatomy import Twin, twins_of
+from adaptwin_widgets.distill import write
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
 from adaptwin_widgets.sensitivity import fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
 from adaptwin_widgets.tune import compressed_layers, prepare
+from adaptwin_widgets.windows import Window
 
 
 @pytest.fixture(scope="module")
@@ -339,3 +341,37 @@ def test_transformers_own_pipeline_and_generate(small, tmp_path):
     assert len(long) > 30 * 16000
     found = recogniser(long, return_timestamps=True)
     assert len(found["chunks"]) > 1 and found["chunks"][-1]["timestamp"][0] > 25
+
+
+def test_where_the_teacher_leaves_clips_out_it_is_asked_clip_by_clip(tiny_en, speech, monkeypatch):
+    """With a teacher that hears the first clip of one window only, and a loop in another."""
+    windows = [Window(tuple(speech[0][i : i + 2])) for i in (0, 2, 4)] + [Window((speech[0][0],))]
+    heard = aw.transcribe(tiny_en, windows)
+    deaf = [replace(heard[0], tokens=heard[0].tokens[:4]), replace(heard[1], tokens=heard[1].tokens * 9, looped=True)]
+    asked = []
+
+    def teacher(model, clips, **options):
+        asked.append([clip.id for clip in clips])
+        return [*deaf, *heard[2:]] if len(asked) == 1 else aw.transcribe(model, clips, **options)
+
+    monkeypatch.setattr("adaptwin_widgets.distill.transcribe", teacher)
+    written = write(tiny_en, windows)
+    assert asked[1:] == [[u.id for u in w.utterances] for w in windows[:2]], "the whole ones are not asked again"
+    assert [language for _, language in written] == ["en"] * 4
+    for i, (tokens, _) in enumerate(written):
+        clips = heard[i : i + 1] if i > 1 else aw.transcribe(tiny_en, [Window((u,)) for u in windows[i].utterances])
+        assert tokens == [token for clip in clips for token in clip.tokens]
+
+
+def test_a_text_that_goes_on_is_never_to_end(tiny_en, speech):
+    """So the teacher's distance to itself is what it thinks of ending early."""
+    lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32"))
+    sample = next(s for s in lessons.order.corpora[0] if len(s.window.utterances) > 1)
+    end = tiny_en.config.eos_token_id
+    batch = lessons.distance.batch([sample], lessons.prompt)
+    with torch.no_grad():
+        logits = tiny_en.model(input_features=batch.features, decoder_input_ids=batch.ids, use_cache=False).logits
+        chances = logits[0].softmax(-1)[batch.tokens[0].bool(), end]
+        assert chances[-1] > 0.5, "where the text is over, it says so"
+        off = -(1 - chances[:-1]).log().sum() / len(chances)
+        assert torch.isclose(lessons.distance.terms(tiny_en.model, batch)[2], off, rtol=1e-2, atol=1e-6)
