@@ -1,24 +1,28 @@
-"""The small encoders of the peers beside ours: same calibration speech, same counted size, same evaluation, no tuning.
+"""The small encoders of the peers beside ours: same calibration speech, same counted size, same evaluation.
 
-    python benchmarks/peers [--json] [--model tiny.en] [--encoder 0.15 0.3 0.45 0.6] [--limit N] [--held-out]
+    python benchmarks/peers [--json] [--model tiny.en] [--encoder 0.15 0.3 0.45 0.6] [--minutes M] [--limit N]
+                            [--held-out]
 
 Each method is written from its paper's description (`methods.py`). Word errors on both dev sets with the paired
-difference to ours and its 95 % interval; negative would be better than ours. --held-out scores on a fifth of the train
-speech that calibration then does not see, for choosing; the dev sets are for the report. int8 rounds the weights of the
-whole encoder instead, once, and stands in its own row with its bytes. --keep FOLDER holds what every row's model wrote,
-so that a run that was stopped goes on, and a single method can be measured again (delete its files).
+difference to ours and its 95 % interval; negative would be better than ours. --minutes tunes every encoder for so long
+on the same speech, as ours is or by the method's own recipe. --held-out scores on a fifth of the train speech that
+calibration then does not see, for choosing; the dev sets are for the report. int8 rounds the weights of the whole
+encoder instead, once, and stands in its own row with its bytes. --keep FOLDER holds what every row's model wrote, so
+that a run that was stopped goes on, and a single method can be measured again (delete its files).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from methods import METHODS, Peers
+from linear import merged
+from methods import METHODS, TUNED, Peers
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.files import write_atomically
@@ -32,7 +36,7 @@ def kept(file: Path | None, make: Callable[[], tuple[aw.Whisper, int]], scored: 
     """The scores of a model and its encoder's parameters, from a file if they are there."""
     if file is None or not file.is_file():
         small, parameters = make()
-        scores = {name: aw.evaluate(small, corpus) for name, corpus in scored.items()}
+        scores = {name: aw.evaluate(merged(small), corpus, language="en") for name, corpus in scored.items()}
         if file is not None:
             texts = {n: [[h.reference, h.hypothesis, h.id] for h in s.hypotheses] for n, s in scores.items()}
             write_atomically(file, json.dumps({"parameters": parameters, "texts": texts}))
@@ -46,13 +50,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--encoder", type=float, nargs="+", default=[0.15, 0.3, 0.45, 0.6])
-    parser.add_argument("--method", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--minutes", type=float, default=0, help="of tuning")
+    parser.add_argument("--method", nargs="+", choices=list(METHODS), help="default: all that can be")
     parser.add_argument("--limit", type=int, help="only so many clips of each set")
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    if chosen.minutes and (fixed := set(chosen.method or ()) - set(TUNED)):
+        parser.error(f"{', '.join(sorted(fixed))} cannot be tuned; leave it or --minutes out.")
     model = aw.load(chosen.model)
     train = list(corpora("train", chosen.speech).values())
     scored = corpora("dev", chosen.speech)
@@ -64,7 +71,8 @@ def main() -> None:
     rows = []
 
     def score(title: str, fraction: float, make: Callable[[], tuple[aw.Whisper, int]], ours: dict) -> dict:
-        name = re.sub(r"[^a-z0-9]+", "-", f"{chosen.model} {fraction:g} {title}".lower())
+        length = f" {chosen.minutes:g} min" if fraction and chosen.minutes else ""
+        name = re.sub(r"[^a-z0-9]+", "-", f"{chosen.model} {fraction:g} {title}{length}".lower())
         found, parameters = kept(chosen.keep / f"{name}.json" if chosen.keep else None, make, scored)
         row: dict = {"method": title, "asked": fraction, "removed": 1 - parameters / peers.whole}
         for name, s in found.items():
@@ -80,12 +88,17 @@ def main() -> None:
             print(f"{title:28} −{row['removed']:.1%}  {cells}", flush=True)
         return found
 
+    def make(title: str, fraction: float) -> tuple[aw.Whisper, int]:
+        small, parameters = METHODS[title](peers, fraction)
+        return peers.tuned(small, chosen.minutes) if chosen.minutes else small, parameters
+
     score("original", 0.0, lambda: (model, peers.whole), {})
-    score("int8 weights, 1/4 of the bytes", 0.0, lambda: peers.int8(0.0), {})
+    if not chosen.minutes:
+        score("int8 weights, 1/4 of the bytes", 0.0, lambda: peers.int8(0.0), {})
     for fraction in chosen.encoder:
         ours: dict = {}
-        for title in chosen.method:
-            found = score(title, fraction, lambda title=title, f=fraction: METHODS[title](peers, f), ours)
+        for title in chosen.method or (TUNED if chosen.minutes else METHODS):
+            found = score(title, fraction, functools.partial(make, title, fraction), ours)
             ours = ours or found
     if chosen.json:
         print(json.dumps({"model": chosen.model, "rows": rows}))

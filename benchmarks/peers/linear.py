@@ -1,7 +1,7 @@
 """What the peers that look at single matrices need: moments of every encoder linear, and its low-rank replacement.
 
-A replaced matrix is kept as the product of its two factors, because word errors do not depend on how it is stored;
-what it costs is counted from the rank: r (in + out) numbers and the bias.
+A replaced matrix becomes two linears one after the other, of r (in + out) numbers and the bias; `merged` writes their
+product into one again, because word errors do not depend on how it is stored and the decoder wants a plain Whisper.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 import adaptwin_widgets as aw
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.features import log_mel
-from adaptwin_widgets.observe import calibration_windows, corpus_weights, frame_weights
+from adaptwin_widgets.observe import STRIDE, calibration_windows, corpus_weights, evened, frame_weights
 from adaptwin_widgets.twins import cholesky
+from adaptwin_widgets.windows import ROUGH, WINDOWS, roughened
 
 NAMES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
-STRIDE = 3
 
 
 @dataclass
@@ -44,20 +44,20 @@ def linears(network: nn.Module) -> dict[str, nn.Linear]:
     }
 
 
-def moments(model: aw.Whisper, speech: Sequence[aw.Corpus], windows: int = 40, seed: int = 0) -> dict[str, Moments]:
+def moments(model: aw.Whisper, speech: Sequence[aw.Corpus], seed: int = 0) -> dict[str, Moments]:
     """Run the speech that `observe` would run through the encoder."""
     chosen = linears(model.model)
-    sums = {name: [0.0, torch.zeros(m.in_features), torch.zeros(m.in_features, m.in_features)]
-            for name, m in chosen.items()}  # fmt: skip
+    found = {
+        name: Moments(torch.zeros(m.in_features).double(), torch.zeros(m.in_features, m.in_features).double())
+        for name, m in chosen.items()
+    }
     weights = torch.empty(0)
 
     def watch(name: str) -> Callable:
         def add(module: nn.Module, args: tuple) -> None:
             x, w = args[0][:, ::STRIDE].flatten(0, 1), weights[:, ::STRIDE].flatten()
-            total = sums[name]
-            total[0] += float(w.sum())
-            total[1] += w @ x
-            total[2] += (x * w[:, None]).mT @ x
+            found[name].mean += w @ x
+            found[name].second += (x * w[:, None]).mT @ x
 
         return add
 
@@ -65,28 +65,28 @@ def moments(model: aw.Whisper, speech: Sequence[aw.Corpus], windows: int = 40, s
     try:
         with torch.no_grad():
             for corpus, share in zip(speech, corpus_weights(list(speech), 0.5), strict=True):
-                heard = calibration_windows(corpus, windows, seed)
+                heard = roughened(calibration_windows(corpus, WINDOWS, seed), ROUGH, seed)
+                frames = evened(frame_weights(heard, model))
+                frames *= share / frames[:, ::STRIDE].sum()
                 for i in range(0, len(heard), 4):
-                    batch = heard[i : i + 4]
-                    frames = frame_weights(batch, model)
-                    weights = frames * (share / len(heard))
-                    model.model.model.encoder(log_mel([w.samples() for w in batch], model.processor.feature_extractor,
-                                                      model.device))  # fmt: skip
+                    weights = frames[i : i + 4]
+                    sounds = [w.samples() for w in heard[i : i + 4]]
+                    model.model.model.encoder(log_mel(sounds, model.processor.feature_extractor, model.device))
     finally:
         for handle in handles:
             handle.remove()
-    return {name: Moments(mean.double() / n, second.double() / n) for name, (n, mean, second) in sums.items()}
+    return found
 
 
 @dataclass
 class Factored:
     """A matrix [out, in] in the order in which its directions are worth keeping.
 
-    energy: [m], descending. at: the matrix and the bias that are left of rank r.
+    energy: [m], descending. at: for a rank r, the matrix that is left as two, [out, r] and [r, in], and its bias.
     """
 
     energy: Tensor
-    at: Callable[[int], tuple[Tensor, Tensor]]
+    at: Callable[[int], tuple[Tensor, Tensor, Tensor]]
 
 
 def output_pca(linear: nn.Linear, seen: Moments) -> Factored:
@@ -96,9 +96,9 @@ def output_pca(linear: nn.Linear, seen: Moments) -> Factored:
     energy, basis = energy.flip(0).clamp_min(0), basis.flip(1)
     bias = _bias(linear)
 
-    def at(rank: int) -> tuple[Tensor, Tensor]:
-        kept = basis[:, :rank] @ basis[:, :rank].mT
-        return kept @ weight, bias + (weight - kept @ weight) @ seen.mean
+    def at(rank: int) -> tuple[Tensor, Tensor, Tensor]:
+        up, down = basis[:, :rank], basis[:, :rank].mT @ weight
+        return up, down, bias + (weight - up @ down) @ seen.mean
 
     return Factored(energy, at)
 
@@ -109,9 +109,9 @@ def whitened_svd(linear: nn.Linear, seen: Moments) -> Factored:
     factor = cholesky(seen.second)  # upper: second = factor.mT @ factor
     u, s, vh = torch.linalg.svd(weight @ factor.mT, full_matrices=False)
 
-    def at(rank: int) -> tuple[Tensor, Tensor]:
-        left = torch.linalg.solve_triangular(factor, (s[:rank, None] * vh[:rank]).mT, upper=True)
-        return u[:, :rank] @ left.mT, _bias(linear)
+    def at(rank: int) -> tuple[Tensor, Tensor, Tensor]:
+        down = torch.linalg.solve_triangular(factor, (s[:rank, None] * vh[:rank]).mT, upper=True)
+        return u[:, :rank], down.mT, _bias(linear)
 
     return Factored(s.square(), at)
 
@@ -121,20 +121,40 @@ def _bias(linear: nn.Linear) -> Tensor:
 
 
 def replaced(model: aw.Whisper, factored: dict[str, Factored], ranks: dict[str, int]) -> tuple[aw.Whisper, int]:
-    """The model with its encoder's matrices at these ranks, and the encoder's parameters as they would be stored."""
+    """The model with its encoder's matrices at these ranks, and the encoder's parameters."""
     network = copy.deepcopy(model.model)
-    count = cost(model.config).encoder
     for name, linear in linears(network).items():
         rank = ranks[name]
         if rank * (linear.in_features + linear.out_features) >= linear.weight.numel():
             continue  # stored dense, it is smaller
-        weight, bias = factored[name].at(rank)
-        count -= linear.weight.numel() - rank * (linear.in_features + linear.out_features)
-        linear.weight.data = weight.float()
-        if linear.bias is None and bias.any():
-            count += len(bias)
-        linear.bias = nn.Parameter(bias.float()) if linear.bias is not None or bias.any() else None
+        up, down, bias = factored[name].at(rank)
+        scale = (up.norm(dim=0) / down.norm(dim=1)).sqrt()  # as large as each other, or neither can be tuned well
+        first, second = nn.Linear(linear.in_features, rank, bias=False), nn.Linear(rank, linear.out_features)
+        first.weight.data, second.weight.data = (scale[:, None] * down).float(), (up / scale).float()
+        second.bias = nn.Parameter(bias.float()) if linear.bias is not None or bias.any() else None
+        _put(network, name, nn.Sequential(first, second))
+    count = sum(p.numel() for p in network.model.encoder.parameters())
     return aw.Whisper(network, model.processor, model.source), count
+
+
+@torch.no_grad()
+def merged(small: aw.Whisper) -> aw.Whisper:
+    """The model with one matrix again where `replaced` made two; changes it."""
+    for name, pair in linears(small.model).items():
+        if isinstance(pair, nn.Sequential):
+            first, second = pair
+            whole = nn.Linear(first.in_features, second.out_features, bias=second.bias is not None)
+            whole.weight.copy_(second.weight @ first.weight)
+            if second.bias is not None:
+                whole.bias = second.bias
+            _put(small.model, name, whole)
+    return small
+
+
+def _put(network: nn.Module, name: str, module: nn.Module) -> None:
+    layer, _, place = name.partition(".")
+    parent, _, place = place.rpartition(".")
+    setattr(network.model.encoder.layers[int(layer)].get_submodule(parent), place, module)
 
 
 def parameters(model: aw.Whisper, ranks: dict[str, int]) -> int:

@@ -11,6 +11,7 @@ from linear import Factored, bisect, linears, moments, output_pca, parameters, r
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.cost import cost
+from adaptwin_widgets.model import is_compressed
 
 Made = tuple[aw.Whisper, int]
 
@@ -35,6 +36,18 @@ class Peers:
     def whitened(self) -> dict[str, Factored]:
         return {name: whitened_svd(m, self.moments[name]) for name, m in linears(self.model.model).items()}
 
+    def tuned(self, small: aw.Whisper, minutes: float) -> aw.Whisper:
+        """The encoder tuned as ours is, or as its own recipe says, on the same speech."""
+        if is_compressed(small.config):
+            return self.recipe.tune(small, minutes=minutes)
+        # A peer's is an ordinary Whisper with more linears; `tune` looks up in the ranks which layers to tune.
+        layers = range(small.config.encoder_layers)
+        small.config.ranks = {f"encoder.{i}.feed_forward": [small.config.encoder_ffn_dim] for i in layers}
+        small.config.embedding_rank = None
+        result = self.recipe.tune(small, minutes=minutes)
+        result.config.ranks = None
+        return result
+
     def _counted(self, small: aw.Whisper) -> Made:
         return small, cost(small.config, small.config.ranks).encoder
 
@@ -50,6 +63,10 @@ class Peers:
         """CLOVER (ICML 2025): twins by their weights alone, one threshold; neurons by the product of their norms."""
         plan = aw.RankPlan.for_budget(aw.spectra(self.model), encoder=fraction)
         return self._counted(aw.compress(self.model, plan))
+
+    def adaptwin(self, fraction: float) -> Made:
+        """AdaPTwin (arXiv 2406.08904), reconstructed, before its tuning: as CLOVER, every twin at the same share."""
+        return self._counted(self.recipe.compress(self.recipe.plan("adaptwin", encoder=fraction)))
 
     def liteasr(self, fraction: float) -> Made:
         """LiteASR (EMNLP 2025): output PCA of every encoder matrix, one threshold of kept energy for all."""
@@ -118,11 +135,15 @@ class Peers:
         return aw.Whisper(network, self.model.processor, self.model.source), self.whole
 
 
+# Pruned heads would grow back in a tune, and eight bits have no gradient.
+TUNED = ("ours", "uniform twins (A3, KQ-SVD)", "whitened SVD (SVD-LLM)", "AdaPTwin, reconstructed")
+
 METHODS: dict[str, Callable[[Peers, float], Made]] = {
     "ours": Peers.ours,
     "uniform twins (A3, KQ-SVD)": Peers.uniform,
     "whitened SVD (SVD-LLM)": Peers.svd_llm,
     "output PCA (LiteASR)": Peers.liteasr,
     "weight-only twins (CLOVER)": Peers.clover,
+    "AdaPTwin, reconstructed": Peers.adaptwin,
     "magnitude pruning": Peers.magnitude,
 }
