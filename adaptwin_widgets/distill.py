@@ -102,17 +102,20 @@ def write(teacher: Whisper, windows: Sequence[Window], job: Job | None = None) -
     transcript stops early everywhere.
     """
     texts = transcribe(teacher, windows, job=job)
-    rates = [len(t.tokens) / w.seconds for t, w in zip(texts, windows, strict=True)]
+    found = [list(text.tokens) for text in texts]
+    rates = [len(tokens) / window.seconds for tokens, window in zip(found, windows, strict=True)]
     usual = statistics.median(rates)
-    found = []
-    for window, text, rate in zip(windows, texts, rates, strict=True):
-        tokens = list(text.tokens)
-        if len(window.utterances) > 1 and (text.looped or rate < SHORT * usual):
-            clips = [Window((u,)) for u in window.utterances]
-            again = [t for clip in transcribe(teacher, clips, language=text.language, job=job) for t in clip.tokens]
-            tokens = again if text.looped else max(tokens, again, key=len)
-        found.append((tokens, text.language))
-    return found
+    doubtful = [
+        i for i, window in enumerate(windows)
+        if len(window.utterances) > 1 and (texts[i].looped or rates[i] < SHORT * usual)
+    ]  # fmt: skip
+    if doubtful:
+        clips = [Window((u,)) for i in doubtful for u in windows[i].utterances]
+        again = iter(transcribe(teacher, clips, language=texts[0].language, job=job))
+        for i in doubtful:
+            tokens = [t for clip in itertools.islice(again, len(windows[i].utterances)) for t in clip.tokens]
+            found[i] = tokens if texts[i].looped else max(found[i], tokens, key=len)
+    return [(tokens, text.language) for tokens, text in zip(found, texts, strict=True)]
 
 
 def held_out_of(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
@@ -354,8 +357,9 @@ def endless(logits: Tensor, chosen: Tensor, end: int) -> Tensor:
     >>> endless(torch.zeros(3, 2), torch.tensor([[False, True, True], [True, False, False]]), end=1)[:, 1]
     tensor([-10000.,      0.,      0.])
     """
-    goes_on = F.pad(chosen, (0, 1))[:, 1:][chosen]
-    return logits.masked_fill(goes_on[:, None] & (torch.arange(logits.shape[1]) == end).to(logits.device), NEVER)
+    logits = logits.clone()
+    logits[F.pad(chosen, (0, 1))[:, 1:][chosen], end] = NEVER
+    return logits
 
 
 def _off(ours: Tensor, theirs: Tensor, variance: Tensor, weights: Tensor) -> Tensor:

@@ -356,7 +356,7 @@ def test_where_the_teacher_leaves_clips_out_it_is_asked_clip_by_clip(tiny_en, sp
 
     monkeypatch.setattr("adaptwin_widgets.distill.transcribe", teacher)
     written = write(tiny_en, windows)
-    assert asked[1:] == [[u.id for u in w.utterances] for w in windows[:2]], "the whole ones are not asked again"
+    assert asked[1:] == [[u.id for w in windows[:2] for u in w.utterances]], "at once, and no whole one again"
     assert [language for _, language in written] == ["en"] * 4
     for i, (tokens, _) in enumerate(written):
         clips = heard[i : i + 1] if i > 1 else aw.transcribe(tiny_en, [Window((u,)) for u in windows[i].utterances])
