@@ -4,8 +4,9 @@
 
 wer: greedy, without temperature fallback, on both dev sets: PyTorch float32, CTranslate2 through unmodified
 faster-whisper (as it is called, and with every clip filled up to 30 s with silence by the caller, as Whisper's own code
-does) and with the features of PyTorch, onnxruntime, in float32 and int8, and the original beside it. --minutes tunes the small model first, on the train sets. speed: medians with the models taking
-turns; "of counted" is the encoder's time ratio over the ratio of multiply-adds, one being all that was promised.
+does) and with the features of PyTorch, onnxruntime, in float32 and int8, and the original beside it. --minutes tunes the
+small model first, on the train sets. speed: medians with the models taking turns; "of counted" is the encoder's time
+ratio over the ratio of multiply-adds, one being all that was promised.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from _speech import SPEECH, corpora
 
 import adaptwin_widgets as aw
+from adaptwin_widgets.audio import SAMPLE_RATE
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.onnx_engine import OnnxEngine
@@ -28,8 +31,12 @@ from adaptwin_widgets.score import paired_difference, score_texts
 Texts = Callable[[aw.Corpus], list[str]]
 
 
+def filled_up(samples: np.ndarray) -> np.ndarray:
+    """With silence up to 30 s; left alone, faster-whisper writes zeros behind its spectrogram, which are louder."""
+    return np.pad(samples, (0, max(0, 30 * SAMPLE_RATE - len(samples))))
+
+
 def faster_whisper(folder: Path, dtype: str, filled: bool = False) -> Texts:
-    import numpy as np
     from faster_whisper import WhisperModel
 
     model = WhisperModel(str(folder), device="cpu", compute_type=dtype)
@@ -38,12 +45,10 @@ def faster_whisper(folder: Path, dtype: str, filled: bool = False) -> Texts:
         found = []
         for clip in corpus:
             samples = clip.samples()
-            if filled:  # left alone, faster-whisper writes zeros behind the spectrogram, which are louder than silence
-                samples = np.pad(samples, (0, max(0, 30 * 16000 - len(samples))))
             segments, _ = model.transcribe(
-                samples, language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False,
-                without_timestamps=True, compression_ratio_threshold=None, log_prob_threshold=None,
-                no_speech_threshold=None,
+                filled_up(samples) if filled else samples, language="en", beam_size=1, temperature=0.0,
+                condition_on_previous_text=False, without_timestamps=True, compression_ratio_threshold=None,
+                log_prob_threshold=None, no_speech_threshold=None,
             )  # fmt: skip
             found.append("".join(segment.text for segment in segments).strip())
         return found

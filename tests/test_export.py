@@ -10,11 +10,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from runtimes import ctranslate2_alone, faster_whisper
+from runtimes import ctranslate2_alone, faster_whisper, filled_up
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import ct2_reader
 from adaptwin_widgets.ct2_writer import dimensions
+from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.onnx_engine import OnnxEngine
 from adaptwin_widgets.packed import packed_attention
 from adaptwin_widgets.score import score_texts
@@ -98,6 +99,22 @@ def test_a_compressed_model_writes_the_same_text(tiny_en, small, clips, tmp_path
 def test_faster_whisper_reads_it(tiny_en, clips, tmp_path):
     folder = aw.export(tiny_en, tmp_path / "ct2", dtype="float32")
     assert faster_whisper(folder, "float32")(clips) == [t.text for t in aw.transcribe(tiny_en, clips, dtype="float32")]
+
+
+def test_a_clip_filled_up_is_heard_as_whisper_hears_it(small, clips, tmp_path):
+    """The how-to page says so of faster-whisper, which else writes zeros behind the spectrogram."""
+    from faster_whisper.audio import pad_or_trim
+    from faster_whisper.feature_extractor import FeatureExtractor
+
+    ours = log_mel([clips[0].samples()], small.processor.feature_extractor)[0].numpy()
+    heard = []
+    for samples in (clips[0].samples(), filled_up(clips[0].samples())):
+        frames = FeatureExtractor()(samples)[:, :-1]
+        heard.append(np.abs(pad_or_trim(frames) - ours).max())
+    assert heard[0] > 0.1 and heard[1] < 1e-3
+    folder = aw.export(small, tmp_path / "ct2", dtype="float32")
+    texts = [t.text for t in aw.transcribe(small, clips, dtype="float32")]
+    assert faster_whisper(folder, "float32", filled=True)(clips) == texts
 
 
 def test_words_get_their_times(small, clips, tmp_path):
