@@ -2,11 +2,11 @@
 
     python benchmarks/runtimes.py [--json] [--model base] [--encoder 0.45] [--decoder 0.3] [--limit N] [--part wer]
 
-wer: greedy, without temperature fallback, on both dev sets: PyTorch float32, CTranslate2 through unmodified
-faster-whisper (as it is called, and with every clip filled up to 30 s with silence by the caller, as Whisper's own code
-does) and with the features of PyTorch, onnxruntime, in float32 and int8, and the original beside it. --minutes tunes the
-small model first, on the train sets. speed: medians with the models taking turns; "of counted" is the encoder's time
-ratio over the ratio of multiply-adds, one being all that was promised.
+wer: greedy, without temperature fallback, on both dev sets: PyTorch float32, CTranslate2 through unmodified faster-
+whisper (as it is called, and with every clip filled up to 30 s with silence by the caller, as Whisper's own code
+does) and with the features of PyTorch, onnxruntime, in float32 and int8, and the original beside it. --minutes tunes
+the small model first, on the train sets. speed: medians with the models taking turns; "of counted" is the encoder's
+time ratio over the ratio of multiply-adds, one being all that was promised.
 """
 
 from __future__ import annotations
