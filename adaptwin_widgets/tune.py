@@ -199,6 +199,9 @@ class Run:
         self.alone, self.layers = alone, [alone] if alone else compressed_layers(small.config)
         self.parameters = _trainable(self.network, self.layers, settings.lora, embedding=alone is None)
         self.rate = settings.rate(small.config.d_model)
+        self.by_layer: dict[str, list[nn.Parameter]] = {}  # alone, no layer's gradient is cut short by another's
+        for name, p in self.parameters.items():
+            self.by_layer.setdefault(".".join(name.split(".")[:4]), []).append(p)  # model.encoder.layers.0
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=self.rate, weight_decay=0.0)
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
 
@@ -267,9 +270,11 @@ class Run:
         rate *= 1 - 0.9 * min(1.0, fraction)
         batch = self.lessons.batch(self.progress.steps)
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self.loss(batch, local=fraction < s.layerwise)
+        local = fraction < s.layerwise
+        loss = self.loss(batch, local)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        for parameters in self.by_layer.values() if local else [self.parameters.values()]:
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()

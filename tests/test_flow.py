@@ -13,10 +13,11 @@ import adaptwin_widgets as aw
 from adaptwin_widgets.anatomy import Twin, twins_of
 from adaptwin_widgets.distill import write
 from adaptwin_widgets.features import log_mel
+from adaptwin_widgets.jobs import ensure
 from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
 from adaptwin_widgets.sensitivity import fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
-from adaptwin_widgets.tune import compressed_layers, prepare
+from adaptwin_widgets.tune import Run, compressed_layers, prepare
 from adaptwin_widgets.windows import Window
 
 
@@ -252,6 +253,23 @@ def test_the_papers_recipe_changes_matrices_by_a_low_rank_and_leaves_no_trace(ti
     for name in moved:
         values = torch.linalg.svdvals((after[name] - before[name]).double())
         assert values[16] < 1e-4 * values[0]
+
+
+def test_a_layer_tuned_alone_moves_alike_whatever_the_others_do(tiny_en, small, speech):
+    settings = aw.Settings(batch_size=2, dtype="float32", layerwise=1.0)
+    lessons = prepare(tiny_en, speech, settings)
+    moved = []
+    for spoiled in (1.0, 30.0):
+        model = aw.Whisper(copy.deepcopy(small.model), small.processor, small.source)
+        with torch.no_grad():
+            model.model.model.encoder.layers[2].fc2.weight.mul_(spoiled)
+        run = Run(model, lessons, settings, None, ensure(None))
+        for step in range(3):
+            run.step(step / 3)
+        after, before = (m.model.encoder.layers[1].fc1.weight.detach() for m in (run.network, small.model))
+        moved.append(after - before)
+    assert moved[0].abs().max() > 0
+    torch.testing.assert_close(moved[0], moved[1])
 
 
 def test_layers_alone_are_as_far_from_the_teachers_as_by_hand(tiny_en, small, speech):
