@@ -6,7 +6,8 @@ profile: one pass over --batch windows, by kind of work, milliseconds of all thr
 the ranks (softmax over 1500 x 1500 scores, convolutions, norms) is why time shrinks less than multiply-adds. encoder:
 medians of our own path for both models and of transformers' encoder for the original, models taking turns, float32 and
 the machine's fast format. memory: the largest resident size of a process that loads a model and transcribes eight
-clips, less what it has with its imports alone; and the size of the weights on disk.
+clips, less what it has with its imports alone; and the size of the weights on disk. CTranslate2: its encoder with half
+of all ranks and with half of all neurons, for it multiplies by weights in eight bits, and attends in float32.
 """
 
 from __future__ import annotations
@@ -115,6 +116,25 @@ def memory(model: aw.Whisper, place: Path) -> dict[str, dict[str, float]]:
     return found
 
 
+def halves(model: aw.Whisper, repeats: int) -> list[dict]:
+    """What CTranslate2's encoder takes with half of one kind of twin, and what multiply-adds say it should."""
+    full, twins = aw.RankPlan.full(model.config), aw.spectra(model)
+    models, counted = {"original": model}, {"original": 1.0}
+    for title, kinds in {"ranks": ("query_key", "value_output"), "neurons": ("feed_forward",)}.items():
+        half = {
+            name: [rank // (2 if name.endswith(kinds) else 1) for rank in ranks]
+            for name, ranks in full.ranks.items() if name.startswith("encoder.")
+        }  # fmt: skip
+        models[title] = aw.compress(model, aw.RankPlan(half, full.shape, full.source), spectra=twins)
+        counted[title] = cost(model.config, half).audio / cost(model.config).audio
+    table = aw.speed_table(models, runtimes=["ctranslate2"], dtypes=["float32", "int8"], repeats=repeats)
+    return [
+        {"half": row["model"], "dtype": row["dtype"], "ms": row["encoder_ms"], "ratio": row["encoder_ratio"],
+         "counted": counted[row["model"]]}
+        for row in table.to_dict("records") if row["model"] != "original"
+    ]  # fmt: skip
+
+
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--batch", type=int, default=8)
@@ -138,6 +158,7 @@ def main() -> None:
         result["memory"] = {
             name: memory(whisper, Path(place) / name) for name, whisper in (("original", model), ("small", small))
         }
+    result["ctranslate2_halves"] = halves(model, chosen.repeats)
     if chosen.json:
         print(json.dumps(result))
         return
@@ -157,6 +178,9 @@ def main() -> None:
         cells = (f"{key.split('_')[0]} {before[key]:7.1f} MB  {after[key]:7.1f} MB  {after[key] / before[key]:.2f}"
                  for key in before)  # fmt: skip
         print(f"{name:20}" + "   ".join(cells))
+    for row in result["ctranslate2_halves"]:
+        print(f"CTranslate2 {row['dtype']:8} half the {row['half']:8} {row['ms']:7.1f} ms  ratio {row['ratio']:.3f}, "
+              f"multiply-adds {row['counted']:.3f}")  # fmt: skip
 
 
 if __name__ == "__main__":
