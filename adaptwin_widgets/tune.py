@@ -199,9 +199,6 @@ class Run:
         self.alone, self.layers = alone, [alone] if alone else compressed_layers(small.config)
         self.parameters = _trainable(self.network, self.layers, settings.lora, embedding=alone is None)
         self.rate = settings.rate(small.config.d_model)
-        self.by_layer: dict[str, list[nn.Parameter]] = {}  # alone, no layer's gradient is cut short by another's
-        for name, p in self.parameters.items():
-            self.by_layer.setdefault(".".join(name.split(".")[:4]), []).append(p)  # model.encoder.layers.0
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=self.rate, weight_decay=0.0)
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
 
@@ -273,8 +270,9 @@ class Run:
         local = fraction < s.layerwise
         loss = self.loss(batch, local)
         loss.backward()
-        for parameters in self.by_layer.values() if local else [self.parameters.values()]:
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        whole = [self.parameters.values()]  # alone, no layer's gradient is cut short by another's
+        for part in (layer_of(self.network, *layer).parameters() for layer in self.layers) if local else whole:
+            torch.nn.utils.clip_grad_norm_(part, 1.0)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.step()

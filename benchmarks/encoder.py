@@ -22,10 +22,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
-from runtimes import bytes_of, options, small_of
+from runtimes import bytes_of, multiply_adds, options, small_of
 
 import adaptwin_widgets as aw
-from adaptwin_widgets.cost import cost
 from adaptwin_widgets.engine import Engine
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.precision import resolve_dtype
@@ -118,19 +117,17 @@ def memory(model: aw.Whisper, place: Path) -> dict[str, dict[str, float]]:
 
 def halves(model: aw.Whisper, repeats: int) -> list[dict]:
     """What CTranslate2's encoder takes with half of one kind of twin, and what multiply-adds say it should."""
-    full, twins = aw.RankPlan.full(model.config), aw.spectra(model)
-    models, counted = {"original": model}, {"original": 1.0}
+    full, twins, models = aw.RankPlan.full(model.config), aw.spectra(model), {"original": model}
     for title, kinds in {"ranks": ("query_key", "value_output"), "neurons": ("feed_forward",)}.items():
         half = {
             name: [rank // (2 if name.endswith(kinds) else 1) for rank in ranks]
             for name, ranks in full.ranks.items() if name.startswith("encoder.")
         }  # fmt: skip
         models[title] = aw.compress(model, aw.RankPlan(half, full.shape, full.source), spectra=twins)
-        counted[title] = cost(model.config, half).audio / cost(model.config).audio
     table = aw.speed_table(models, runtimes=["ctranslate2"], dtypes=["float32", "int8"], repeats=repeats)
     return [
         {"half": row["model"], "dtype": row["dtype"], "ms": row["encoder_ms"], "ratio": row["encoder_ratio"],
-         "counted": counted[row["model"]]}
+         "counted": multiply_adds(models[row["model"]], model)}
         for row in table.to_dict("records") if row["model"] != "original"
     ]  # fmt: skip
 
@@ -141,7 +138,7 @@ def main() -> None:
     chosen = parser.parse_args()
     model = aw.load(chosen.model)
     small = small_of(model, chosen)
-    counted = cost(small.config, small.config.ranks).audio / cost(model.config).audio
+    counted = multiply_adds(small, model)
     features = windows(model, chosen.batch)
     result: dict = {"model": chosen.model, "batch": len(features), "multiply_adds": counted}
     with torch.inference_mode():

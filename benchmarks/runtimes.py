@@ -2,11 +2,11 @@
 
     python benchmarks/runtimes.py [--json] [--model base] [--encoder 0.45] [--decoder 0.3] [--limit N] [--part wer]
 
-wer: greedy, without temperature fallback, on both dev sets: PyTorch float32, CTranslate2 through unmodified faster-
-whisper (as it is called, and with every clip filled up to 30 s with silence by the caller, as Whisper's own code
-does) and with the features of PyTorch, onnxruntime, in float32 and int8, and the original beside it. --minutes tunes
-the small model first, on the train sets. speed: medians with the models taking turns; "of counted" is the encoder's
-time ratio over the ratio of multiply-adds, one being all that was promised.
+wer: greedy, without temperature fallback, on both dev sets: PyTorch float32, CTranslate2 through unmodified
+faster-whisper (as it is called, and with every clip filled up to 30 s with silence by the caller, as Whisper's own
+code does) and with the features of PyTorch, onnxruntime, in float32 and int8, and the original beside it. --minutes
+tunes the small model first, on the train sets. speed: medians with the models taking turns; "of counted" is the
+encoder's time ratio over the ratio of multiply-adds, one being all that was promised.
 """
 
 from __future__ import annotations
@@ -126,8 +126,13 @@ def word_errors(original: aw.Whisper, small: aw.Whisper, sets: dict[str, aw.Corp
     return rows
 
 
+def multiply_adds(small: aw.Whisper, original: aw.Whisper) -> float:
+    """Those for 30 s of audio, small over original."""
+    return cost(small.config, small.config.ranks).audio / cost(original.config).audio
+
+
 def speeds(original: aw.Whisper, small: aw.Whisper, repeats: int, quiet: bool) -> list[dict]:
-    counted = cost(small.config, small.config.ranks).audio / cost(original.config).audio
+    counted = multiply_adds(small, original)
     tables = [
         aw.speed_table({"original": original, "small": small}, runtimes=[runtime], dtypes=dtypes, batch_sizes=(1, 8),
                        repeats=repeats)
