@@ -54,9 +54,10 @@ def speed_table(
 
     models: by the name in the table; the first is the one ratios compare to. runtimes: torch, ctranslate2, onnx.
     dtypes: number formats; those a runtime has not are left out, None is each runtime's first. Columns: model,
-    runtime, dtype, batch; features_ms, encoder_ms, prompt_ms (until the first token), token_ms, medians of `repeats`
-    for the whole batch; megabytes of the weights; encoder_ratio and token_ratio to the first model. Models take turns
-    within every repeat, so that a busy machine is busy for all of them.
+    runtime, dtype, batch; features_ms, encoder_ms (in torch with the decoder's keys and values of the audio, which
+    the others make within prompt_ms), prompt_ms (until the first token), token_ms, medians of `repeats` for the whole
+    batch; megabytes of the weights; encoder_ratio and token_ratio to the first model. Models take turns within every
+    repeat, so that a busy machine is busy for all of them.
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
     >>> aw.speed_table({"original": model, "small": small}, batch_sizes=(1, 8))                   # doctest: +SKIP
