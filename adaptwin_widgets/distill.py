@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,37 +15,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptwin_widgets.anatomy import encoder_input
-from adaptwin_widgets.conditions import draw
-from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import log_mel
-from adaptwin_widgets.jobs import Job, ensure
+from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import corpus_weights, frame_weights, teacher_tokens
 from adaptwin_widgets.precision import resolve_dtype
+from adaptwin_widgets.samples import Order, Sample, Samples, Written, held_out_of
 from adaptwin_widgets.speech import Corpus
-from adaptwin_widgets.transcribe import transcribe
+from adaptwin_widgets.transcribe import detect_language
 from adaptwin_widgets.vocabulary import Shared
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import ROUGH, Window, pack, roughened
+from adaptwin_widgets.windows import ROUGH
 
 CACHE_BYTES = 2 * 2**30  # teacher's layer outputs kept in memory; beyond it they are computed again
-HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
-ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at test time
-FILLED = 1 / 2  # share of these whose silence is written as faster-whisper writes it
 NEVER = -1e4  # a logit; minus infinity times a chance of zero would be not-a-number
-SHORT = 0.85  # a transcript with so much fewer tokens a second than is usual may have left clips out
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One window, the transcript the teacher gave it, and the language it heard.
-
-    filled: behind the speech the features are zero, which is how faster-whisper fills a window, not silence's.
-    """
-
-    window: Window
-    tokens: tuple[int, ...]
-    language: str
-    filled: bool = False
 
 
 @dataclass
@@ -60,101 +41,12 @@ class Batch:
     tokens: Tensor
 
 
-Written = list[tuple[list[int], str]]  # of each window: the tokens that the teacher wrote, the language it heard
-
-
-def samples_of(
-    teacher: Whisper,
-    corpus: Corpus,
-    seed: int,
-    job: Job,
-    *,
-    rough: float,
-    most: int | None = None,
-    written: Written | None = None,
-) -> list[Sample]:
-    """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts.
-
-    rough: share of the windows under a condition (`windows.roughened`); their transcripts are those of the quiet
-    speech. most: so many windows at most. written: the transcripts, where they are known already.
-    """
-    packed = pack(corpus, seed=seed)
-    if most is not None:
-        packed = packed[: most - max(1, round(most * ALONE))]
-    count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
-    generator = torch.Generator().manual_seed(seed)
-    alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
-    windows, lone = packed + alone, set(alone)
-    heard = roughened(windows, rough, seed)
-    filled = [w in lone and draw(seed, f"{w.id}/filled").random() < FILLED for w in windows]
-    if written is None:
-        written = write(teacher, windows, job)
-    return [
-        Sample(w, tuple(tokens), language, full)
-        for w, (tokens, language), full in zip(heard, written, filled, strict=True)
-    ]
-
-
-def write(teacher: Whisper, windows: Sequence[Window], job: Job | None = None) -> Written:
-    """What the teacher writes of windows; where it seems to leave clips out, or loops, it is asked clip by clip.
-
-    Between sentences of different recordings Whisper may stop, or begin late; a model that learns from such a
-    transcript stops early everywhere.
-    """
-    texts = transcribe(teacher, windows, job=job)
-    found = [list(text.tokens) for text in texts]
-    rates = [len(tokens) / window.seconds for tokens, window in zip(found, windows, strict=True)]
-    usual = statistics.median(rates)
-    doubtful = [
-        i for i, window in enumerate(windows)
-        if len(window.utterances) > 1 and (texts[i].looped or rates[i] < SHORT * usual)
-    ]  # fmt: skip
-    if doubtful:
-        clips = [Window((u,)) for i in doubtful for u in windows[i].utterances]
-        again = iter(transcribe(teacher, clips, language=texts[0].language, job=job))
-        for i in doubtful:
-            tokens = [t for clip in itertools.islice(again, len(windows[i].utterances)) for t in clip.tokens]
-            found[i] = tokens if texts[i].looped else max(found[i], tokens, key=len)
-    return [(tokens, text.language) for tokens, text in zip(found, texts, strict=True)]
-
-
-def held_out_of(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
-    """(to learn from, held out): a split by prompt that is the same every time."""
-    rest, kept = corpus.split(1 - HELD_OUT, by="prompt", seed=seed)
-    if not (len(rest) and len(kept)):
-        raise InputError(f"{corpus.name} has too few utterances to hold any out; give at least a handful.")
-    return rest, kept
-
-
-class Order:
-    """An endless, seeded order of samples in which each corpus has its share of every epoch.
-
-    The batch of a step depends on the seed and the step alone, so a resumed run sees what an unbroken one sees.
-    """
-
-    def __init__(self, corpora: Sequence[Sequence[Sample]], shares: Sequence[float], batch_size: int, seed: int):
-        self.corpora, self.shares, self.batch_size, self.seed = corpora, shares, batch_size, seed
-
-    def __getitem__(self, step: int) -> list[Sample]:
-        return [self._sample(step * self.batch_size + i) for i in range(self.batch_size)]
-
-    def _sample(self, number: int) -> Sample:
-        # Golden-ratio steps spread the shares evenly: any stretch of numbers has each corpus in proportion.
-        point = (number * 0.6180339887498949) % 1.0
-        bounds = torch.tensor(self.shares).cumsum(0)
-        which = min(int(torch.searchsorted(bounds, point, right=True)), len(self.corpora) - 1)
-        corpus = self.corpora[which]
-        turn, place = divmod(int(number * self.shares[which]), len(corpus))
-        generator = torch.Generator().manual_seed(hash((self.seed, which, turn)) % 2**63)
-        return corpus[int(torch.randperm(len(corpus), generator=generator)[place])]
-
-
 class Lessons:
     """Everything tuning needs that does not depend on the model being tuned, so that many tunes can share it.
 
     The speech as windows with the teacher's transcripts, a held-out part of it, and the distance to the teacher.
-    target_weight: the first corpus's share of every epoch. rough: see `samples_of`. written: `written` of such lessons
-    made elsewhere, which spares the teacher writing it all again.
+    target_weight: the first corpus's share of every epoch. rough: see `samples.Samples`. written: `written` of such
+    lessons made elsewhere, which spares the teacher writing it again.
     """
 
     def __init__(
@@ -167,22 +59,23 @@ class Lessons:
         dtype: str = "auto",
         seed: int = 0,
         rough: float = ROUGH,
-        written: Sequence[Written] | None = None,
+        written: Sequence[list[Written | None]] | None = None,
         job: Job | None = None,
     ):
-        job = ensure(job)
-        training, held_out = [], []
-        self.written: list[Written] = []  # of each corpus: of what is learnt from, of what is held out
+        self.training, held_out, languages = [], [], []
         known = iter(written) if written is not None else itertools.repeat(None)
         for corpus in corpora:
             rest, kept = held_out_of(corpus, seed)
             few = max(2, 6 // len(corpora))
-            training.append(samples_of(teacher, rest, seed, job, rough=rough, written=next(known)))
-            held_out.append(samples_of(teacher, kept, seed, job, rough=rough, most=few, written=next(known)))
-            self.written += [[(list(s.tokens), s.language) for s in part] for part in (training[-1], held_out[-1])]
-        self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
+            languages.append(detect_language(teacher, rest))
+            self.training.append(Samples(teacher, rest, languages[-1], seed, rough=rough, written=next(known)))
+            held_out.append(Samples(teacher, kept, languages[-1], seed, rough=rough, most=few, written=next(known)))
+            held_out[-1].write(0, job)
+        self.order = Order(self.training, corpus_weights(corpora, target_weight), batch_size, seed)
         self.distance = Distance(teacher, resolve_dtype(dtype, teacher.device))
-        self.prompt = teacher.prompt(language=training[0][0].language)
+        self.prompt = teacher.prompt(language=languages[0])
+        # What the teacher has written so far: of each corpus, of what is learnt from and of what is held out.
+        self.written = [part.written for pair in zip(self.training, held_out, strict=True) for part in pair]
         kept_back = [sample for part in held_out for sample in part]
         groups = [kept_back[i : i + batch_size] for i in range(0, len(kept_back), batch_size)]
         self.held_out = [self.distance.batch(group, self.prompt) for group in groups]
@@ -191,6 +84,15 @@ class Lessons:
     def batch(self, step: int) -> Batch:
         """The batch of a step, the same every time."""
         return self.distance.batch(self.order[step], self.prompt)
+
+    def ready(self, step: int) -> bool:
+        """Whether the teacher has written what this step learns from."""
+        return all(self.training[which].ready(place) for which, place in self.order.places(step))
+
+    def write(self, step: int, job: Job | None = None) -> None:
+        """Have the teacher write what this step learns from, and some more."""
+        for which, place in self.order.places(step):
+            self.training[which].write(place, job)
 
 
 class Distance:

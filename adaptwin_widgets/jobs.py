@@ -65,6 +65,10 @@ class Job:
     def cancelled(self) -> bool:
         return self._stop.is_set()
 
+    def silent(self) -> Job:
+        """A job that reports nothing and stops when this one does: for work that is a step of other work."""
+        return Job(self.name, _stop=self._stop)
+
     def check(self) -> None:
         """Raise `Cancelled` if somebody asked to stop."""
         if self.cancelled:

@@ -92,6 +92,8 @@ def _tuned_by(
     small, teacher, corpora, lessons, settings, steps = task
     with Crew(executor, folder or tempfile.gettempdir(), threads) as crew:
         small.save_pretrained(crew.folder / "small")
+        for step in job.track(range(steps), text="Transcribing"):  # once, not by every worker
+            lessons.write(step, job.silent())
         crew.share(teacher, corpora, None, None, settings=asdict(settings), steps=steps, written=lessons.written)
         for row in crew.run(tune_layer, compressed_layers(small.config), job, "Tuning layers"):
             yield safetensors.torch.load_file(crew.folder / row.pop("file")), row

@@ -211,7 +211,7 @@ class Run:
     ) -> None:
         """Train until the limit; whatever ends it, the best state is kept and saved."""
         before, saved = self.progress.seconds, time.monotonic()
-        slowest = {"step": 0.0, "check": 0.0, "save": 0.0}
+        slowest = {"step": 0.0, "check": 0.0, "save": 0.0, "write": 0.0}
 
         def timed(name: str, work: Callable) -> None:
             start = time.monotonic()
@@ -229,20 +229,27 @@ class Run:
             done, total = spent()
             if limit is not None:  # before the first step, a look at the held-out speech tells how long one takes
                 step = slowest["step"] or slowest["check"]
-                done += MARGIN * (step + slowest["check"] + slowest["save"])
+                write = 0.0 if self.lessons.ready(self.progress.steps) else slowest["write"]
+                done += MARGIN * (write + step + slowest["check"] + slowest["save"])
             return done < total
 
-        def report() -> None:
+        def say(text: str) -> None:
             done, total = spent()
+            self.job.update(min(done, total), total, text)
+
+        def report() -> None:
             if on_progress:
                 on_progress(self.progress)
-            self.job.update(min(done, total), total, "Tuning")
+            say("Tuning")
 
         try:
             if self.progress.steps == 0:
                 timed("check", self.check)
                 report()
             while room():
+                if not self.lessons.ready(self.progress.steps):
+                    say("Transcribing")
+                    timed("write", functools.partial(self.lessons.write, self.progress.steps, self.job.silent()))
                 done, total = spent()
                 timed("step", functools.partial(self.step, done / total))
                 if self.progress.steps % self.settings.check_every == 0 and room():

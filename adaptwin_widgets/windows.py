@@ -128,16 +128,16 @@ def pack(corpus: Iterable[Utterance], seconds: float = 30.0, gap: float = 0.3, s
 
 def _first_fit(units: list[tuple[Utterance, ...]], seconds: float, gap: float) -> list[tuple[Utterance, ...]]:
     """Put each unit, longest first, into the first bin with room for it and a gap."""
-    lengths = {unit: Window(unit, gap).duration for unit in units}
+    sized = sorted(((Window(unit, gap).duration, unit) for unit in units), key=lambda pair: -pair[0])
     bins: list[tuple[Utterance, ...]] = []
     ends: list[float] = []
-    for unit in sorted(units, key=lambda unit: -lengths[unit]):
-        for i, end in enumerate(ends):
-            if end + gap + lengths[unit] <= seconds + 1e-9:
-                bins[i] += unit
-                ends[i] += gap + lengths[unit]
-                break
-        else:
+    for length, unit in sized:
+        room = seconds + 1e-9 - gap - length
+        place = next((i for i, end in enumerate(ends) if end <= room), None)
+        if place is None:
             bins.append(unit)
-            ends.append(lengths[unit])
+            ends.append(length)
+        else:
+            bins[place] += unit
+            ends[place] += gap + length
     return bins

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from _speech import SETS, SPEECH, held_out
 from damage import Yardstick, changed
 
 import adaptwin_widgets as aw
-from adaptwin_widgets import distill
+from adaptwin_widgets import distill, samples
 from adaptwin_widgets.tune import prepare
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -47,7 +48,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 PAPER = "the paper's recipe, reconstructed"
 EARLY = "ends and gaps as the teacher has them"
-AS_THE_TEACHER = {"SHORT": 0.0, "endless": lambda logits, *_: logits}
+AS_THE_TEACHER = ((samples, {"SHORT": 0.0}), (distill, {"endless": lambda logits, *_: logits}))
 EVERY = (*WAYS, EARLY, PAPER)
 
 
@@ -90,8 +91,12 @@ def main() -> None:
             score("the paper's recipe, untuned", rough)
             start, settings = rough, aw.Settings.adaptwin(seed=chosen.seed)
         steps = chosen.steps * aw.Settings().batch_size // settings.batch_size  # the same number of windows for all
-        with changed(distill, AS_THE_TEACHER if way == EARLY else {}):
+        with ExitStack() as early:
+            for module, values in AS_THE_TEACHER if way == EARLY else ():
+                early.enter_context(changed(module, values))
             lessons = prepare(model, train, settings) if way == EARLY else recipe.prepare(train, settings)
+            for step in range(steps):  # not in the time of the first way that shares these lessons
+                lessons.write(step)
             began = time.perf_counter()
             tuned = aw.tune(start, teacher=model, speech=train, steps=steps, settings=settings, lessons=lessons)
         score(way, tuned, time.perf_counter() - began)

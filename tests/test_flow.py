@@ -11,10 +11,10 @@ import torch
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.anatomy import Twin, twins_of
-from adaptwin_widgets.distill import write
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import ensure
 from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
+from adaptwin_widgets.samples import Order, write
 from adaptwin_widgets.sensitivity import fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
 from adaptwin_widgets.tune import Run, compressed_layers, prepare
@@ -295,11 +295,14 @@ def test_layers_alone_are_as_far_from_the_teachers_as_by_hand(tiny_en, small, sp
 
 
 def test_a_share_of_the_windows_is_rough_and_lone_ones_are_filled(tiny_en, speech, monkeypatch):
-    monkeypatch.setattr("adaptwin_widgets.distill.FILLED", 1.0)
+    monkeypatch.setattr("adaptwin_widgets.samples.FILLED", 1.0)
     quiet, rough = (prepare(tiny_en, speech, aw.Settings(batch_size=2, rough=share)) for share in (0, 0.5))
     samples = [sample for corpus in rough.order.corpora for sample in corpus]
     under = [all(u.conditions for u in s.window.utterances) for s in samples]
     assert sum(under) == sum(len(corpus) // 2 for corpus in rough.order.corpora) > 0
+    for lessons in (quiet, rough):
+        for corpus in lessons.order.corpora:
+            corpus.write(0)
     assert rough.written == quiet.written, "the words are those of the quiet speech"
     alone = next(s for s in samples if len(s.window.utterances) == 1)
     plain, filled = (replace(alone, filled=full) for full in (False, True))
@@ -372,13 +375,33 @@ def test_where_the_teacher_leaves_clips_out_it_is_asked_clip_by_clip(tiny_en, sp
         asked.append([clip.id for clip in clips])
         return [*deaf, *heard[2:]] if len(asked) == 1 else aw.transcribe(model, clips, **options)
 
-    monkeypatch.setattr("adaptwin_widgets.distill.transcribe", teacher)
-    written = write(tiny_en, windows)
+    monkeypatch.setattr("adaptwin_widgets.samples.transcribe", teacher)
+    written = write(tiny_en, windows, "en")
     assert asked[1:] == [[u.id for w in windows[:2] for u in w.utterances]], "at once, and no whole one again"
-    assert [language for _, language in written] == ["en"] * 4
-    for i, (tokens, _) in enumerate(written):
+    for i, tokens in enumerate(written):
         clips = heard[i : i + 1] if i > 1 else aw.transcribe(tiny_en, [Window((u,)) for u in windows[i].utterances])
         assert tokens == [token for clip in clips for token in clip.tokens]
+
+
+def test_the_teacher_writes_what_is_needed_and_alike_wherever_a_run_begins(tiny_en, small, monkeypatch):
+    """Hours of speech would take longer to write than to tune on."""
+    monkeypatch.setattr("adaptwin_widgets.samples.AT_ONCE", 2)
+    mine, settings = aw.demo_speech()["target_train"], aw.Settings(batch_size=1, dtype="float32")
+    lessons, later = (prepare(tiny_en, [mine], settings) for _ in range(2))
+    aw.tune(small, teacher=tiny_en, speech=mine, steps=3, settings=settings, lessons=lessons)
+    assert [chunk is not None for chunk in lessons.written[0][:4]] == [True, True, False, False], "two of them a chunk"
+    assert not later.ready(2), "only held-out speech is written"
+    ours, theirs = lessons.batch(2), later.batch(2)
+    assert later.ready(3) and not later.ready(0)
+    assert ours.samples == theirs.samples and torch.equal(ours.ids, theirs.ids)
+    assert later.batch(2).samples[0] is theirs.samples[0], "what is kept of a sample is found by its identity"
+
+
+def test_the_first_turn_takes_every_window_in_its_order_and_the_next_another():
+    order = Order([range(5), range(9)], (0.5, 0.5), 2, seed=0)
+    seen = [place for step in range(20) for which, place in order.places(step) if which == 0]
+    turns = [list(dict.fromkeys(seen[i : i + 5])) for i in range(0, 20, 5)]
+    assert seen[:5] == sorted(seen[:5]) and max(seen) == 4 and turns[1] != turns[0]
 
 
 def test_a_text_that_goes_on_is_never_to_end(tiny_en, speech):

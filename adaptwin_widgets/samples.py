@@ -1,0 +1,158 @@
+"""The speech that a small model learns from: windows, what the original writes of them, and in which order.
+
+The original writes a few windows at a time, when they are needed: hours of speech would take it longer to write than
+anyone tunes on them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from adaptwin_widgets.conditions import draw
+from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.jobs import Job
+from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.transcribe import transcribe
+from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.windows import Window, pack, roughened
+
+HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
+ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at test time
+FILLED = 1 / 2  # share of these whose silence is written as faster-whisper writes it
+SHORT = 0.85  # a transcript with so much fewer tokens a second than is usual may have left clips out
+AT_ONCE = 32  # windows the teacher writes together: two batches of `transcribe`, and enough to tell what is usual
+
+Written = list[list[int]]  # the tokens that the teacher wrote of some windows
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One window, the transcript the teacher gave it, and its language.
+
+    filled: behind the speech the features are zero, which is how faster-whisper fills a window, not silence's.
+    """
+
+    window: Window
+    tokens: tuple[int, ...]
+    language: str
+    filled: bool = False
+
+
+class Samples(Sequence[Sample]):
+    """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts: in the order in
+    which they are first learnt from, `AT_ONCE` of them written together when the first of these is asked for.
+
+    rough: share of the windows under a condition (`windows.roughened`); their transcripts are those of the quiet
+    speech. most: so many windows at most. written: `written` of the same samples made elsewhere.
+    """
+
+    def __init__(
+        self,
+        teacher: Whisper,
+        corpus: Corpus,
+        language: str,
+        seed: int,
+        *,
+        rough: float,
+        most: int | None = None,
+        written: list[Written | None] | None = None,
+    ):
+        packed = pack(corpus, seed=seed)
+        if most is not None:
+            packed = packed[: most - max(1, round(most * ALONE))]
+        count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
+        generator = torch.Generator().manual_seed(seed)
+        alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
+        lone, windows = set(alone), packed + alone
+        self.teacher, self.language = teacher, language
+        self.windows = [windows[i] for i in torch.randperm(len(windows), generator=generator).tolist()]
+        self.heard = roughened(self.windows, rough, seed)
+        self.filled = [w in lone and draw(seed, f"{w.id}/filled").random() < FILLED for w in self.windows]
+        self.written = written or [None] * -(-len(self.windows) // AT_ONCE)
+        self._known: dict[int, Sample] = {}  # one object a window: what is kept of it is found by its identity
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, place: int) -> Sample:  # type: ignore[override]
+        if place not in self._known:
+            self.write(place)
+            tokens = self.written[place // AT_ONCE][place % AT_ONCE]  # type: ignore[index]
+            self._known[place] = Sample(self.heard[place], tuple(tokens), self.language, self.filled[place])
+        return self._known[place]
+
+    def ready(self, place: int) -> bool:
+        """Whether the teacher has written this window."""
+        return self.written[place // AT_ONCE] is not None
+
+    def write(self, place: int, job: Job | None = None) -> None:
+        """Have the teacher write this window, and its neighbours."""
+        if not self.ready(place):
+            first = place - place % AT_ONCE
+            windows = self.windows[first : first + AT_ONCE]
+            self.written[place // AT_ONCE] = write(self.teacher, windows, self.language, job)
+
+
+def write(teacher: Whisper, windows: Sequence[Window], language: str, job: Job | None = None) -> Written:
+    """What the teacher writes of windows; where it seems to leave clips out, or loops, it is asked clip by clip.
+
+    Between sentences of different recordings Whisper may stop, or begin late; a model that learns from such a
+    transcript stops early everywhere.
+    """
+    texts = transcribe(teacher, windows, language=language, job=job)
+    found = [list(text.tokens) for text in texts]
+    rates = [len(tokens) / window.seconds for tokens, window in zip(found, windows, strict=True)]
+    usual = statistics.median(rates)
+    doubtful = [
+        i for i, window in enumerate(windows)
+        if len(window.utterances) > 1 and (texts[i].looped or rates[i] < SHORT * usual)
+    ]  # fmt: skip
+    if doubtful:
+        clips = [Window((u,)) for i in doubtful for u in windows[i].utterances]
+        again = iter(transcribe(teacher, clips, language=language, job=job))
+        for i in doubtful:
+            tokens = [t for clip in itertools.islice(again, len(windows[i].utterances)) for t in clip.tokens]
+            found[i] = tokens if texts[i].looped else max(found[i], tokens, key=len)
+    return found
+
+
+def held_out_of(corpus: Corpus, seed: int) -> tuple[Corpus, Corpus]:
+    """(to learn from, held out): a split by prompt that is the same every time."""
+    rest, kept = corpus.split(1 - HELD_OUT, by="prompt", seed=seed)
+    if not (len(rest) and len(kept)):
+        raise InputError(f"{corpus.name} has too few utterances to hold any out; give at least a handful.")
+    return rest, kept
+
+
+class Order:
+    """An endless, seeded order of samples in which each corpus has its share of every epoch.
+
+    The batch of a step depends on the seed and the step alone, so a resumed run sees what an unbroken one sees.
+    """
+
+    def __init__(self, corpora: Sequence[Sequence[Sample]], shares: Sequence[float], batch_size: int, seed: int):
+        self.corpora, self.shares, self.batch_size, self.seed = corpora, shares, batch_size, seed
+
+    def __getitem__(self, step: int) -> list[Sample]:
+        return [self.corpora[which][place] for which, place in self.places(step)]
+
+    def places(self, step: int) -> list[tuple[int, int]]:
+        """The batch of a step: of each sample, in which corpus and where there it is."""
+        return [self._place(step * self.batch_size + i) for i in range(self.batch_size)]
+
+    def _place(self, number: int) -> tuple[int, int]:
+        # Golden-ratio steps spread the shares evenly: any stretch of numbers has each corpus in proportion.
+        point = (number * 0.6180339887498949) % 1.0
+        bounds = torch.tensor(self.shares).cumsum(0)
+        which = min(int(torch.searchsorted(bounds, point, right=True)), len(self.corpora) - 1)
+        size = len(self.corpora[which])
+        turn, place = divmod(int(number * self.shares[which]), size)
+        if not turn:  # in the order in which the teacher writes them, so that it is never far ahead
+            return which, place
+        generator = torch.Generator().manual_seed(hash((self.seed, which, turn)) % 2**63)
+        return which, int(torch.randperm(size, generator=generator)[place])
