@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,8 @@ HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which 
 ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at test time
 FILLED = 1 / 2  # share of these whose silence is written as faster-whisper writes it
 SHORT = 0.85  # a transcript with so much fewer tokens a second than is usual may have left clips out
-AT_ONCE = 32  # windows the teacher writes together: two batches of `transcribe`, and enough to tell what is usual
+FIRST = 8  # windows the teacher writes before the first step, which people wait for
+AT_ONCE = 32  # and later: two batches of `transcribe`, and enough to tell what is usual
 
 Written = list[list[int]]  # the tokens that the teacher wrote of some windows
 
@@ -44,8 +46,10 @@ class Sample:
 
 
 class Samples(Sequence[Sample]):
-    """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts: in the order in
-    which they are first learnt from, `AT_ONCE` of them written together when the first of these is asked for.
+    """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts.
+
+    They are in the order in which they are first learnt from. Where one is asked for, the teacher writes it together
+    with its neighbours: the same ones always, for what is usual among them decides which are written again.
 
     rough: share of the windows under a condition (`windows.roughened`); their transcripts are those of the quiet
     speech. most: so many windows at most. written: `written` of the same samples made elsewhere.
@@ -73,7 +77,8 @@ class Samples(Sequence[Sample]):
         self.windows = [windows[i] for i in torch.randperm(len(windows), generator=generator).tolist()]
         self.heard = roughened(self.windows, rough, seed)
         self.filled = [w in lone and draw(seed, f"{w.id}/filled").random() < FILLED for w in self.windows]
-        self.written = written or [None] * -(-len(self.windows) // AT_ONCE)
+        self.ends = [*range(FIRST, len(self.windows), AT_ONCE), len(self.windows)]  # of what is written together
+        self.written = written or [None] * len(self.ends)
         self._known: dict[int, Sample] = {}  # one object a window: what is kept of it is found by its identity
 
     def __len__(self) -> int:
@@ -81,21 +86,25 @@ class Samples(Sequence[Sample]):
 
     def __getitem__(self, place: int) -> Sample:  # type: ignore[override]
         if place not in self._known:
-            self.write(place)
-            tokens = self.written[place // AT_ONCE][place % AT_ONCE]  # type: ignore[index]
+            tokens = self.write(place)[place - self._start(place)]
             self._known[place] = Sample(self.heard[place], tuple(tokens), self.language, self.filled[place])
         return self._known[place]
 
     def ready(self, place: int) -> bool:
         """Whether the teacher has written this window."""
-        return self.written[place // AT_ONCE] is not None
+        return self.written[bisect_right(self.ends, place)] is not None
 
-    def write(self, place: int, job: Job | None = None) -> None:
-        """Have the teacher write this window, and its neighbours."""
-        if not self.ready(place):
-            first = place - place % AT_ONCE
-            windows = self.windows[first : first + AT_ONCE]
-            self.written[place // AT_ONCE] = write(self.teacher, windows, self.language, job)
+    def write(self, place: int, job: Job | None = None) -> Written:
+        """Have the teacher write this window and its neighbours, unless it has; what it wrote of them."""
+        part = bisect_right(self.ends, place)
+        found = self.written[part]
+        if found is None:
+            windows = self.windows[self._start(place) : self.ends[part]]
+            found = self.written[part] = write(self.teacher, windows, self.language, job)
+        return found
+
+    def _start(self, place: int) -> int:
+        return [0, *self.ends][bisect_right(self.ends, place)]
 
 
 def write(teacher: Whisper, windows: Sequence[Window], language: str, job: Job | None = None) -> Written:

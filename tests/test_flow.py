@@ -385,14 +385,15 @@ def test_where_the_teacher_leaves_clips_out_it_is_asked_clip_by_clip(tiny_en, sp
 
 def test_the_teacher_writes_what_is_needed_and_alike_wherever_a_run_begins(tiny_en, small, monkeypatch):
     """Hours of speech would take longer to write than to tune on."""
-    monkeypatch.setattr("adaptwin_widgets.samples.AT_ONCE", 2)
+    monkeypatch.setattr("adaptwin_widgets.samples.FIRST", 2)
+    monkeypatch.setattr("adaptwin_widgets.samples.AT_ONCE", 3)
     mine, settings = aw.demo_speech()["target_train"], aw.Settings(batch_size=1, dtype="float32")
     lessons, later = (prepare(tiny_en, [mine], settings) for _ in range(2))
     aw.tune(small, teacher=tiny_en, speech=mine, steps=3, settings=settings, lessons=lessons)
-    assert [chunk is not None for chunk in lessons.written[0][:4]] == [True, True, False, False], "two of them a chunk"
+    assert [chunk is not None for chunk in lessons.written[0][:4]] == [True, True, False, False], "two, three more"
     assert not later.ready(2), "only held-out speech is written"
     ours, theirs = lessons.batch(2), later.batch(2)
-    assert later.ready(3) and not later.ready(0)
+    assert later.ready(4) and not later.ready(5) and not later.ready(1)
     assert ours.samples == theirs.samples and torch.equal(ours.ids, theirs.ids)
     assert later.batch(2).samples[0] is theirs.samples[0], "what is kept of a sample is found by its identity"
 
