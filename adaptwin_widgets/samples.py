@@ -34,14 +34,13 @@ Written = list[list[int]]  # the tokens that the teacher wrote of some windows
 
 @dataclass(frozen=True)
 class Sample:
-    """One window, the transcript the teacher gave it, and its language.
+    """One window, and the transcript the teacher gave it.
 
     filled: behind the speech the features are zero, which is how faster-whisper fills a window, not silence's.
     """
 
     window: Window
     tokens: tuple[int, ...]
-    language: str
     filled: bool = False
 
 
@@ -87,7 +86,7 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, place: int) -> Sample:  # type: ignore[override]
         if place not in self._known:
             tokens = self.write(place)[place - self._start(place)]
-            self._known[place] = Sample(self.heard[place], tuple(tokens), self.language, self.filled[place])
+            self._known[place] = Sample(self.heard[place], tuple(tokens), self.filled[place])
         return self._known[place]
 
     def ready(self, place: int) -> bool:

@@ -107,7 +107,7 @@ def trainer(small: aw.Whisper, teacher: aw.Whisper, speech: list[aw.Corpus], ste
     def collate(utterances: list) -> dict:
         windows = [Window((u,)) for u in utterances]
         texts = aw.transcribe(teacher, windows, dtype="float32")
-        samples = [Sample(w, t.tokens, t.language) for w, t in zip(windows, texts, strict=True)]
+        samples = [Sample(w, t.tokens) for w, t in zip(windows, texts, strict=True)]
         return {"batch": distance.batch(samples, prompt)}
 
     settings = transformers.TrainingArguments(
