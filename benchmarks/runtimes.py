@@ -12,11 +12,13 @@ encoder's time ratio over the ratio of multiply-adds, one being all that was pro
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from _speech import SPEECH, corpora
@@ -38,10 +40,15 @@ def filled_up(samples: np.ndarray) -> np.ndarray:
     return np.pad(samples, (0, max(0, 30 * SAMPLE_RATE - len(samples))))
 
 
-def faster_whisper(folder: Path, dtype: str, filled: bool = False) -> Texts:
+@functools.cache
+def opened(folder: Path, dtype: str) -> Any:
     from faster_whisper import WhisperModel
 
-    model = WhisperModel(str(folder), device="cpu", compute_type=dtype)
+    return WhisperModel(str(folder), device="cpu", compute_type=dtype)
+
+
+def faster_whisper(folder: Path, dtype: str, filled: bool = False) -> Texts:
+    model = opened(folder, dtype)
 
     def texts(corpus: aw.Corpus) -> list[str]:
         found = []
