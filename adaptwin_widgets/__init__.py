@@ -21,12 +21,13 @@ from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.report import SpeechReport
 from adaptwin_widgets.score import Score, evaluate, paired_difference
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
+from adaptwin_widgets.settings import Settings
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Study
 from adaptwin_widgets.transcribe import transcribe
-from adaptwin_widgets.tune import Settings, tune
+from adaptwin_widgets.tune import tune
 from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary
 from adaptwin_widgets.whisper import Whisper, load
 from adaptwin_widgets.workbench import Workbench

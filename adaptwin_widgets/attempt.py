@@ -25,10 +25,11 @@ from adaptwin_widgets.pieces import PREFIX, Crew, Shared, corpus_of, turn, with_
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.score import evaluate, score_texts
+from adaptwin_widgets.settings import settings_for
 from adaptwin_widgets.speech import Corpus, require_disjoint
 from adaptwin_widgets.study import Record, Study, point_name, versions
 from adaptwin_widgets.transcribe import transcribe
-from adaptwin_widgets.tune import Progress, settings_for, tune
+from adaptwin_widgets.tune import Progress, tune
 from adaptwin_widgets.whisper import Whisper, load
 from adaptwin_widgets.windows import WINDOWS
 

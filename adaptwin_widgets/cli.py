@@ -189,7 +189,7 @@ def tune(
     """Tune a compressed model with its original as the teacher; Ctrl-C keeps the best so far."""
     from adaptwin_widgets import load
     from adaptwin_widgets.cost import reductions, sizes
-    from adaptwin_widgets.tune import settings_for
+    from adaptwin_widgets.settings import settings_for
     from adaptwin_widgets.tune import tune as tune_model
     from adaptwin_widgets.whisper import require_model_folder
 

@@ -17,9 +17,10 @@ from adaptwin_widgets.observe import Statistics, observe
 from adaptwin_widgets.pieces import Crew
 from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
+from adaptwin_widgets.settings import LESSONS, Settings, settings_for
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
-from adaptwin_widgets.tune import LESSONS, Settings, prepare, settings_for, tune
+from adaptwin_widgets.tune import prepare, tune
 from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.windows import ROUGH, WINDOWS

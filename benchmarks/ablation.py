@@ -1,6 +1,6 @@
 """Ways to tune, held against each other on held-out train speech: the defaults with one thing at a time changed.
 
-    python benchmarks/ablation.py [--json] [--model tiny.en] [--encoder 0.45] [--steps 120] [--seed 0] [--only NAME ...]
+    python benchmarks/ablation.py [--json] [--model tiny.en] [--encoder 0.45] [--decoder 0] [--steps 120] [--only WAY]
 
 Statistics and tuning see four fifths of both train sets (split by prompt); the rest is scored: KL divergence of the
 next token from the original's (nats a token, --utterances of each set; "noise": 10 dB of it under both sets), how much
@@ -25,6 +25,7 @@ from damage import Yardstick, changed
 import adaptwin_widgets as aw
 from adaptwin_widgets import distill, samples
 from adaptwin_widgets.tune import prepare
+from adaptwin_widgets.windows import WINDOWS
 
 WAYS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -43,6 +44,9 @@ WAYS: dict[str, dict[str, Any]] = {
     "one window a step": {"batch_size": 1},
     "no rough windows": {"rough": 0.0},
     "a tenth rough": {"rough": 0.1},
+    "decoder as fast as the encoder": {"decoder": 1.0},
+    "decoder at three tenths of the rate": {"decoder": 0.3},
+    "encoder alone": {"decoder": 0.0},
     "target's share 0.8": {"target_weight": 0.8},
     "target's share 0.2": {"target_weight": 0.2},
 }
@@ -56,6 +60,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tiny.en")
     parser.add_argument("--encoder", type=float, default=0.45)
+    parser.add_argument("--decoder", type=float, default=0.0)
+    parser.add_argument("--windows", type=int, default=WINDOWS, help="of each corpus, to observe")
+    parser.add_argument("--allocation", default="measured", choices=["measured", "energy"])
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", choices=EVERY, default=EVERY)
@@ -80,9 +87,10 @@ def main() -> None:
             )
             print(f"{title:42}{cells}   noise KL {row['noise']['kl']:.4f}   {seconds:4.0f} s", flush=True)
 
-    recipe = aw.Recipe(model, train, seed=chosen.seed)
-    small = recipe.compress(recipe.plan(encoder=chosen.encoder))
-    rough = recipe.compress(recipe.plan("adaptwin", encoder=chosen.encoder)) if PAPER in chosen.only else small
+    budget = {side: getattr(chosen, side) for side in ("encoder", "decoder") if getattr(chosen, side)}
+    recipe = aw.Recipe(model, train, allocation=chosen.allocation, windows=chosen.windows, seed=chosen.seed)
+    small = recipe.compress(recipe.plan(**budget))
+    rough = recipe.compress(recipe.plan("adaptwin", **budget)) if PAPER in chosen.only else small
     score("original", model)
     score("untuned", small)
     for way in chosen.only:

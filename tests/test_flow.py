@@ -230,6 +230,20 @@ def test_a_resumed_run_equals_an_unbroken_one(tiny_en, tight, speech, tuned, tmp
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
+def test_the_decoder_is_tuned_more_gently_than_the_encoder(tiny_en, speech, stats):
+    """Adam's first step moves every weight by the learning rate, or by less."""
+    plan = aw.RankPlan.for_budget(aw.spectra(tiny_en, stats), encoder=0.2, decoder=0.2)
+    both = aw.compress(tiny_en, plan, stats)
+    settings = aw.Settings(batch_size=2, learning_rate=1e-3, warmup=1, decoder=0.125)
+    run = Run(both, prepare(tiny_en, speech, settings), settings, None, ensure(None))
+    before = {name: p.detach().clone() for name, p in run.parameters.items()}
+    run.step(0.0)
+    for side, rate in {"encoder": 1e-3, "decoder": 1.25e-4}.items():
+        moved = [(p - before[name]).abs().max().item() for name, p in run.parameters.items() if f".{side}." in name]
+        assert max(moved) == pytest.approx(rate, rel=0.01), side
+    assert len(before) == sum(len(group["params"]) for group in run.optimiser.param_groups)
+
+
 def test_minutes_are_kept(tiny_en, small, speech):
     import time
 
