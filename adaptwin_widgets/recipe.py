@@ -173,7 +173,7 @@ class Recipe:
         checkpoint: Path | None = None,
         resume: bool = False,
     ) -> Whisper:
-        """Tune on the recipe's speech, which is prepared before the clock starts; see `tune.tune`."""
+        """Tune on the recipe's speech, of which what an earlier tune prepared is at hand; see `tune.tune`."""
         return tune(
             small, teacher=self.model, speech=self.speech, minutes=minutes, steps=steps, checkpoint=checkpoint,
             resume=resume, settings=settings_for(small, **self._mine),

@@ -30,6 +30,7 @@ from adaptwin_widgets.vocabulary import shared
 from adaptwin_widgets.whisper import Whisper
 
 CHECKPOINT_SECONDS = 20.0  # a kill loses these, a step and a look at held-out speech
+TUNING, WRITING = "Tuning", "Tuning: the original transcribes"  # what a job says of a run
 MARGIN = 1.08  # a step, a check or a save may take this much longer than the last one did
 
 
@@ -188,7 +189,7 @@ class Run:
         def report() -> None:
             if on_progress:
                 on_progress(self.progress)
-            say("Tuning")
+            say(TUNING)
 
         try:
             if self.progress.steps == 0:
@@ -196,7 +197,7 @@ class Run:
                 report()
             while room():
                 if not self.lessons.ready(self.progress.steps):
-                    say("Transcribing")
+                    say(WRITING)
                     timed("write", functools.partial(self.lessons.write, self.progress.steps, self.job.silent()))
                 done, total = spent()
                 timed("step", functools.partial(self.step, done / total))

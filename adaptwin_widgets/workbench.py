@@ -29,7 +29,7 @@ from adaptwin_widgets.spectra import spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Record, Study
-from adaptwin_widgets.tune import Progress
+from adaptwin_widgets.tune import TUNING, WRITING, Progress
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.worker import Task, Worker
 
@@ -337,7 +337,7 @@ class Workbench(HasTraits):
 
         def scoring(job: Job) -> None:
             # The tune's own reports come through `stepped`; a later one of another kind is the scoring after it.
-            if seen and job.text != "Tuning" and self.tuning.get("state") == "running":
+            if seen and job.text not in (TUNING, WRITING) and self.tuning.get("state") == "running":
                 show("scoring", seen[-1])
 
         def made(model: Whisper) -> None:

@@ -21,6 +21,7 @@ from adaptwin_widgets.curves import milestones, thin
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.figures import COLOURS
 from adaptwin_widgets.speech import Corpus, Utterance
+from adaptwin_widgets.tune import TUNING, WRITING
 from adaptwin_widgets.widgets.base import STYLE, View
 from adaptwin_widgets.widgets.jobs import Jobs
 from adaptwin_widgets.widgets.tuner import Tuner
@@ -309,6 +310,23 @@ def test_the_time_that_is_left(bench: Bench, limit: dict[str, Any], share: float
     bench.tuning = {"name": "a", "state": "running", "steps": 50, "seconds": 120.0, **limit}
     settle(lambda: tuner.live["state"] == "running")
     assert (tuner.live["share"], tuner.live["time"]) == (share, time_said)
+
+
+def test_while_the_original_transcribes_the_tuner_says_so(bench: Bench):
+    tuner, go_on = Tuner(bench), threading.Event()
+
+    def work(task: Task) -> None:
+        bench.tuning = {"name": "a", "state": "running", "steps": 0, "seconds": 3.0, "limit_seconds": 60.0}
+        task.update(3, 60, WRITING)
+        go_on.wait(10)
+        task.update(9, 60, TUNING)
+        bench.tuning = {**bench.tuning, "steps": 1, "seconds": 9.0}
+
+    bench.worker.submit("Try a", work)
+    settle(lambda: tuner.live["time"] == "step 0 · 3 s of 1 min · about 55 s left · the original transcribes")
+    assert tuner.live["share"] == 0.05 and {"pause", "stop"} <= can(tuner)
+    go_on.set()
+    settle(lambda: tuner.live["time"] == "step 1 · 9 s of 1 min · about 50 s left")
 
 
 @pytest.mark.parametrize("what", ["pause", "stop"])

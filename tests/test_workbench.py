@@ -16,6 +16,7 @@ import pytest
 import adaptwin_widgets as aw
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan
+from adaptwin_widgets.tune import WRITING
 from adaptwin_widgets.workbench import Workbench, default_folder
 
 
@@ -115,8 +116,12 @@ def test_a_try_without_tuning(bench: Workbench):
 
 def test_a_tune_pauses_within_a_step_goes_on_and_stops(bench: Workbench, tiny_en, learning, scored):
     cut(bench, 0.45)
+    states, said = [], []
+    bench.observe(lambda change: states.append(change.new.get("state")), "tuning")
     task = bench.attempt(steps=500, target_weight=0.7, corpora=[c.name for c in learning])
+    task.listeners.append(lambda job: said.append(job.text))
     until(lambda: steps(bench) >= 2)
+    assert WRITING in said and "scoring" not in states, "the original writes, and it is still a tune"
     assert bench.tuning["state"] == "running" and bench.tuning["losses"] and bench.tuning["held_out"]
     at = steps(bench)
     bench.pause()

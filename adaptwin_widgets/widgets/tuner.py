@@ -10,6 +10,7 @@ import traitlets
 from adaptwin_widgets.choices import Choices
 from adaptwin_widgets.curves import milestones, thin
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.tune import WRITING
 from adaptwin_widgets.widgets.base import View, source
 from adaptwin_widgets.widgets.pace import Throttle, left, spell
 from adaptwin_widgets.worker import Task
@@ -216,10 +217,12 @@ def _progress(tuning: dict[str, Any], running: Task | None) -> dict[str, Any]:
     if state in ("preparing", "scoring") and running is not None:
         share = min(running.done / running.total, 1.0) if running.total > 0 else None
         time = " · ".join(filter(None, (running.text, left(running.remaining))))
-    elif tuning.get("steps"):
+    elif "steps" in tuning:
         spent, time, remaining = _spent(tuning)
         share = spent if state in ("running", "paused") else None
         time += f" · {left(remaining)}" if state == "running" and remaining is not None else ""
+        if state == "running" and running is not None and running.text == WRITING:
+            time += " · the original transcribes"
     return {"headline": headline, "share": share, "time": time}
 
 
