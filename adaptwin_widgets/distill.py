@@ -62,20 +62,20 @@ class Lessons:
         written: Sequence[list[Written | None]] | None = None,
         job: Job | None = None,
     ):
-        self.training, held_out, languages = [], [], []
+        training, held_out, languages = [], [], []
         known = iter(written) if written is not None else itertools.repeat(None)
         for corpus in corpora:
             rest, kept = held_out_of(corpus, seed)
             few = max(2, 6 // len(corpora))
             languages.append(detect_language(teacher, rest))
-            self.training.append(Samples(teacher, rest, languages[-1], seed, rough=rough, written=next(known)))
+            training.append(Samples(teacher, rest, languages[-1], seed, rough=rough, written=next(known)))
             held_out.append(Samples(teacher, kept, languages[-1], seed, rough=rough, most=few, written=next(known)))
             held_out[-1].write(0, job)
-        self.order = Order(self.training, corpus_weights(corpora, target_weight), batch_size, seed)
+        self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
         self.distance = Distance(teacher, resolve_dtype(dtype, teacher.device))
         self.prompt = teacher.prompt(language=languages[0])
         # What the teacher has written so far: of each corpus, of what is learnt from and of what is held out.
-        self.written = [part.written for pair in zip(self.training, held_out, strict=True) for part in pair]
+        self.written = [part.written for pair in zip(training, held_out, strict=True) for part in pair]
         kept_back = [sample for part in held_out for sample in part]
         groups = [kept_back[i : i + batch_size] for i in range(0, len(kept_back), batch_size)]
         self.held_out = [self.distance.batch(group, self.prompt) for group in groups]
@@ -87,12 +87,12 @@ class Lessons:
 
     def ready(self, step: int) -> bool:
         """Whether the teacher has written what this step learns from."""
-        return all(self.training[which].ready(place) for which, place in self.order.places(step))
+        return all(self.order.corpora[which].ready(place) for which, place in self.order.places(step))
 
     def write(self, step: int, job: Job | None = None) -> None:
         """Have the teacher write what this step learns from, and some more."""
         for which, place in self.order.places(step):
-            self.training[which].write(place, job)
+            self.order.corpora[which].write(place, job)
 
 
 class Distance:

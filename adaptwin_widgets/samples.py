@@ -143,7 +143,7 @@ class Order:
     The batch of a step depends on the seed and the step alone, so a resumed run sees what an unbroken one sees.
     """
 
-    def __init__(self, corpora: Sequence[Sequence[Sample]], shares: Sequence[float], batch_size: int, seed: int):
+    def __init__(self, corpora: Sequence[Samples], shares: Sequence[float], batch_size: int, seed: int):
         self.corpora, self.shares, self.batch_size, self.seed = corpora, shares, batch_size, seed
 
     def __getitem__(self, step: int) -> list[Sample]:
