@@ -215,7 +215,7 @@ def uniform(
     decoder: float | None = None,
     model: float | None = None,
 ) -> RankPlan:
-    """The baseline every choice is held against: each twin keeps the same share of its rank.
+    """The baseline every choice is held against: each twin of the layers keeps the same share of its rank.
 
     >>> import adaptwin_widgets as aw                                                 # doctest: +SKIP
     >>> uniform(aw.spectra(aw.load("tiny.en")), encoder=0.3).ranks["encoder.0.query_key"]  # doctest: +SKIP
@@ -223,7 +223,7 @@ def uniform(
     budgets = _given(encoder=encoder, decoder=decoder, model=model)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
-        line = queue(spectra, sides_of(name))
+        line = queue(spectra, sides_of(name), locked=("stem",))
         twins = dict.fromkeys(twin for twin, _ in line.heads)
 
         def at(share: float, twins: Iterable[Twin] = twins) -> dict[str, list[int]]:

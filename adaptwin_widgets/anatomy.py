@@ -1,7 +1,9 @@
 """Where the twins of a Whisper are, and what each of their ranks costs.
 
 A *twin* is a pair of weight matrices that act (nearly) only through their product: query with key,
-value with output, and the two feed-forward matrices with the activation between them.
+value with output, and the two feed-forward matrices with the activation between them. The encoder's two convolutions,
+its *stem* (Radford et al. 2022, section 2.2), are a feed-forward pair as well: each of the first one's channels is a
+neuron that the second one reads at `TAPS` frames.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import WhisperConfig
 
-PARTS = ("encoder", "decoder", "cross")  # "decoder" is its self-attention, "cross" its attention to the audio
+PARTS = ("stem", "encoder", "decoder", "cross")  # "decoder" is its self-attention, "cross" its attention to the audio
+TAPS = 3  # frames that each of the stem's convolutions reads at once
 KINDS = ("query_key", "value_output", "feed_forward")
 
 
@@ -38,14 +41,28 @@ class Twin(NamedTuple):
     def parse(cls, text: str) -> Twin:
         """Read an address back; raises `ValueError` when it is none."""
         part, layer, kind = text.split(".")
-        if part not in PARTS or kind not in KINDS or (part == "cross" and kind == "feed_forward"):
+        neurons = {"stem": (True,), "cross": (False,)}.get(part, (True, False))
+        if part not in PARTS or kind not in KINDS or (kind == "feed_forward") not in neurons:
             raise ValueError(f"{text} is no twin of a Whisper")
         return cls(part, int(layer), kind)
 
     @property
     def side(self) -> str:
         """``"encoder"`` or ``"decoder"``: the part of the model whose budget this twin belongs to."""
-        return "encoder" if self.part == "encoder" else "decoder"
+        return "encoder" if self.part in ("stem", "encoder") else "decoder"
+
+    @property
+    def place(self) -> str:
+        """Where it is, in words: ``"layer 3"``, or ``"stem"``."""
+        return "stem" if self.part == "stem" else f"layer {self.layer}"
+
+    @property
+    def taps(self) -> int:
+        """In how many frames of its input the second matrix reads each neuron."""
+        return TAPS if self.part == "stem" else 1
+
+
+STEM = Twin("stem", 0, "feed_forward")
 
 
 @dataclass(frozen=True)
@@ -80,8 +97,9 @@ def twins_of(config: WhisperConfig | Shape) -> Iterator[Twin]:
     """Every twin of a Whisper of this shape, in the order of the computation.
 
     >>> [str(t) for t in twins_of(WhisperConfig(encoder_layers=1, decoder_layers=0))]
-    ['encoder.0.query_key', 'encoder.0.value_output', 'encoder.0.feed_forward']
+    ['stem.0.feed_forward', 'encoder.0.query_key', 'encoder.0.value_output', 'encoder.0.feed_forward']
     """
+    yield STEM
     for layer in range(config.encoder_layers):
         for kind in KINDS:
             yield Twin("encoder", layer, kind)
@@ -106,7 +124,8 @@ def heads_of(config: WhisperConfig | Shape, twin: Twin) -> int:
 def full_rank(config: WhisperConfig | Shape, twin: Twin) -> int:
     """The rank at which nothing is removed: the head dimension, or the number of neurons."""
     if twin.kind == "feed_forward":
-        return config.encoder_ffn_dim if twin.part == "encoder" else config.decoder_ffn_dim
+        sizes = {"stem": config.d_model, "encoder": config.encoder_ffn_dim, "decoder": config.decoder_ffn_dim}
+        return sizes[twin.part]
     return config.d_model // heads_of(config, twin)
 
 
@@ -115,6 +134,8 @@ def parameters_per_rank(config: WhisperConfig | Shape, twin: Twin) -> int:
 
     The value's bias folds into the output's (attention rows sum to one), the key has none.
     """
+    if twin.part == "stem":
+        return TAPS * (config.num_mel_bins + config.d_model) + 1
     return 2 * config.d_model + (0 if twin.kind == "value_output" else 1)
 
 
@@ -122,6 +143,19 @@ def layer_of(model: nn.Module, part: str, layer: int) -> nn.Module:
     """The transformer layer a twin sits in."""
     stack = model.model.encoder if part == "encoder" else model.model.decoder
     return stack.layers[layer]
+
+
+def pair_of(model: nn.Module, twin: Twin) -> dict[str, nn.Module]:
+    """The two modules of a feed-forward pair by their names in the layer, or of the stem in the encoder."""
+    place = model.model.encoder if twin.part == "stem" else layer_of(model, twin.part, twin.layer)
+    return {name: getattr(place, name) for name in (("conv1", "conv2") if twin.part == "stem" else ("fc1", "fc2"))}
+
+
+def matrices_of(pair: dict[str, nn.Module]) -> tuple[Tensor, Tensor]:
+    """A pair's weights in float64: what each neuron reads [n, in], and the rows [n * taps, d] of what it says, the taps
+    of a neuron side by side."""
+    first, second = (module.weight.detach().double() for module in pair.values())
+    return first.flatten(1), second.flatten(1).T
 
 
 def encoder_input(model: nn.Module, features: Tensor) -> Tensor:
@@ -142,9 +176,11 @@ def attention_of(model: nn.Module, part: str, layer: int) -> nn.Module:
 
 
 def module_path(part: str, layer: int) -> str:
-    """The dotted name of a layer inside the model, as in its state dictionary.
+    """The dotted name of a layer, or of what holds the stem, inside the model, as in its state dictionary.
 
-    >>> module_path("cross", 2)
-    'model.decoder.layers.2'
+    >>> module_path("cross", 2), module_path("stem", 0)
+    ('model.decoder.layers.2', 'model.encoder')
     """
+    if part == "stem":
+        return "model.encoder"
     return f"model.{'encoder' if part == 'encoder' else 'decoder'}.layers.{layer}"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from adaptwin_widgets import twins as closed_form
-from adaptwin_widgets.anatomy import Twin, attention_name, attention_of, layer_of, module_path
+from adaptwin_widgets.anatomy import Twin, attention_name, attention_of, matrices_of, module_path, pair_of
 from adaptwin_widgets.embedding import EMBEDDING, factor
 from adaptwin_widgets.expand import expand
 from adaptwin_widgets.jobs import Job, ensure
@@ -180,19 +180,22 @@ def feed_forward_weights(
     original: nn.Module, twin: Twin, neurons: int, order: Sequence[int] | Tensor, stats: Statistics | None
 ) -> dict[str, Tensor]:
     """The `neurons` best neurons, and an output matrix refitted for the loss of the others."""
-    layer = layer_of(original, twin.part, twin.layer)
-    kept = torch.as_tensor(order)[:neurons].sort().values.to(layer.fc1.weight.device)
-    w2, b2 = layer.fc2.weight.double().T, layer.fc2.bias.double()
-    new_w2 = w2[kept]
+    pair = pair_of(original, twin)
+    (name1, first), (name2, second) = pair.items()
+    kept = torch.as_tensor(order)[:neurons].sort().values.to(first.weight.device)
+    rows = closed_form.rows_of(kept, twin.taps)
+    _, w2 = matrices_of(pair)
+    b2 = second.bias.double()
+    new_w2 = w2[rows]
     if stats is not None:
         moments = stats.neurons[twin.part, twin.layer]
-        covariance = moments.covariance[kept]
-        new_w2 = closed_form.refit(covariance[:, kept], covariance @ w2, new_w2)
+        covariance = moments.covariance[rows]
+        new_w2 = closed_form.refit(covariance[:, rows], covariance @ w2, new_w2)
         mean = moments.mean.double()
-        b2 = b2 + mean @ w2 - mean[kept] @ new_w2
+        b2 = b2 + mean @ w2 - mean[rows] @ new_w2
     return {
-        "fc1.weight": layer.fc1.weight[kept],
-        "fc1.bias": layer.fc1.bias[kept],
-        "fc2.weight": new_w2.T,
-        "fc2.bias": b2,
+        f"{name1}.weight": first.weight[kept],
+        f"{name1}.bias": first.bias[kept],
+        f"{name2}.weight": new_w2.T.reshape(len(b2), len(kept), *second.weight.shape[2:]),
+        f"{name2}.bias": b2,
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from transformers import WhisperConfig
 
-from adaptwin_widgets.anatomy import Shape, Twin, full_rank, heads_of, parameters_per_rank, twins_of
+from adaptwin_widgets.anatomy import TAPS, Shape, Twin, full_rank, heads_of, parameters_per_rank, twins_of
 
 CONTEXT = 50  # the text position, in tokens, at which a decoded token is priced
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}
@@ -50,13 +50,13 @@ def cost(
     37760256
     """
     kept, config = {Twin.parse(str(key)): value for key, value in (ranks or {}).items()}, Shape.of(config)
-    d, mel = config.d_model, config.num_mel_bins
+    d = config.d_model
     frames, positions = config.max_source_positions, config.max_target_positions
     parameters = {
-        "encoder": (mel * 3 + 1) * d + (d * 3 + 1) * d + frames * d + 2 * d + config.encoder_layers * 4 * d,
+        "encoder": frames * d + 2 * d + config.encoder_layers * 4 * d,
         "decoder": positions * d + 2 * d + config.decoder_layers * 6 * d,
     }
-    audio = 2 * frames * mel * 3 * d + frames * d * 3 * d
+    audio = 0
     table = config.vocab_size * (embedding or d)
     basis = (embedding or 0) * d  # read once by the lookup, once by the output
     token = table + 2 * basis
@@ -93,7 +93,9 @@ def per_rank(config: Shape, twin: Twin) -> tuple[int, int, int]:
     (769, 576000, 1884)
     """
     d, frames, attends = config.d_model, config.max_source_positions, twin.kind != "feed_forward"
-    if twin.part == "encoder":
+    if twin.part == "stem":  # the first convolution speaks twice for each frame of the encoder
+        audio, token = TAPS * frames * (2 * config.num_mel_bins + d), 0
+    elif twin.part == "encoder":
         audio, token = 2 * frames * d + frames * frames * attends, 0
     elif twin.part == "cross":
         audio, token = frames * d, d + frames  # keys or values of the audio, once

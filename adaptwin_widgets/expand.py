@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from adaptwin_widgets.anatomy import attention_name, attention_of, full_rank, layer_of, module_path, twins_of
+from adaptwin_widgets.anatomy import attention_name, attention_of, full_rank, module_path, pair_of, twins_of
 from adaptwin_widgets.embedding import EMBEDDING
 from adaptwin_widgets.layers import bias_of
 from adaptwin_widgets.model import is_compressed
@@ -40,7 +40,7 @@ def expand(model: Whisper) -> Whisper:
     for twin in twins_of(config):
         prefix, full = module_path(twin.part, twin.layer), full_rank(config, twin)
         if twin.kind == "feed_forward":
-            new = _neurons(layer_of(small, twin.part, twin.layer), full)
+            new = _neurons(pair_of(small, twin), full)
         elif twin.kind == "query_key":
             prefix += f".{attention_name(twin.part)}"
             new = _heads(attention_of(small, twin.part, twin.layer), full)
@@ -64,10 +64,11 @@ def _heads(attention: nn.Module, dim: int) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def _neurons(layer: nn.Module, neurons: int) -> dict[str, Tensor]:
+def _neurons(pair: dict[str, nn.Module], neurons: int) -> dict[str, Tensor]:
     """A feed-forward pair with all neurons; those that are gone say gelu(0) = 0 to nobody."""
-    more = neurons - len(layer.fc1.weight)
+    (name1, first), (name2, second) = pair.items()
+    more, taps = neurons - len(first.weight), (0, 0) * (first.weight.dim() - 2)
     return {
-        "fc1.weight": F.pad(layer.fc1.weight, (0, 0, 0, more)), "fc1.bias": F.pad(layer.fc1.bias, (0, more)),
-        "fc2.weight": F.pad(layer.fc2.weight, (0, more)), "fc2.bias": layer.fc2.bias,
+        f"{name1}.weight": F.pad(first.weight, (0, 0, *taps, 0, more)), f"{name1}.bias": F.pad(first.bias, (0, more)),
+        f"{name2}.weight": F.pad(second.weight, (*taps, 0, more)), f"{name2}.bias": second.bias,
     }  # fmt: skip

@@ -25,6 +25,7 @@ MARKERS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 REDUCTIONS = (("encoder", "encoder_reduction"), ("model", "model_reduction"))
 KEY = "Filled: after tuning; hollow: before. Bars: 95 % intervals. Line: no other point is better in both."
 TITLES = {
+    ("stem", "feed_forward"): "Stem: neurons",
     ("encoder", "query_key"): "Encoder: query-key",
     ("encoder", "value_output"): "Encoder: value-output",
     ("encoder", "feed_forward"): "Encoder: neurons",
@@ -164,7 +165,7 @@ def _colour(drawn: Scene, evaluation: str) -> str:
 def spectra(
     spectra: Spectra, plan: RankPlan | None = None, *, part: str = "encoder", weight_only: bool = False
 ) -> go.Figure:
-    """The spectra of one part ("encoder", "decoder", "cross"): a row a layer, a column a kind, a curve a head.
+    """The spectra of one part ("stem", "encoder", "decoder", "cross"): a row a layer, a column a kind, a curve a head.
 
     Values are shown relative to the twin's largest, on a logarithmic scale. plan: what it keeps is drawn strong,
     what it cuts pale. weight_only: those of the weights alone.
@@ -172,13 +173,13 @@ def spectra(
     source = spectra.weight_only if weight_only else spectra.values
     twins = [t for t in source if t.part == part]
     kinds = [k for k in ("query_key", "value_output", "feed_forward") if any(t.kind == k for t in twins)]
-    layers = sorted({t.layer for t in twins})
+    layers = {t.layer: t.place for t in twins}  # in the order of the computation
     figure = make_subplots(
         rows=len(layers), cols=len(kinds), vertical_spacing=0.25 / max(len(layers), 2), horizontal_spacing=0.06,
-        column_titles=[TITLES[part, k] for k in kinds], row_titles=[f"layer {n}" for n in layers],
+        column_titles=[TITLES[part, k] for k in kinds], row_titles=[*layers.values()],
     )  # fmt: skip
     for twin in twins:
-        where = {"row": layers.index(twin.layer) + 1, "col": kinds.index(twin.kind) + 1}
+        where = {"row": [*layers].index(twin.layer) + 1, "col": kinds.index(twin.kind) + 1}
         values = source[twin] / max(source[twin].max(), 1e-30)
         ranks = plan.ranks.get(str(twin)) if plan is not None else None
         for head, row in enumerate(values):
@@ -186,7 +187,7 @@ def spectra(
             index = np.arange(1, len(row) + 1)[::step]
             row = np.maximum(row[::step], 1e-6)
             colour = COLOURS[head % len(COLOURS)]
-            label = f"layer {twin.layer}, " + ("neurons" if twin.kind == "feed_forward" else f"head {head}")
+            label = f"{twin.place}, " + ("neurons" if twin.kind == "feed_forward" else f"head {head}")
             keep = index <= (ranks[head] if ranks is not None else len(values[head]))
             for chosen, width, opacity, state in ((keep, 2.0, 1.0, "kept"), (~keep, 1.0, 0.3, "cut")):
                 if chosen.any():

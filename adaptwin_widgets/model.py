@@ -23,7 +23,7 @@ from transformers.cache_utils import EncoderDecoderCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.whisper.modeling_whisper import WhisperAttention, eager_attention_forward
 
-from adaptwin_widgets.anatomy import Twin, attention_name, full_rank, heads_of, layer_of, twins_of
+from adaptwin_widgets.anatomy import TAPS, Twin, attention_name, full_rank, heads_of, layer_of, twins_of
 from adaptwin_widgets.embedding import FactoredEmbedding, FactoredOutput
 from adaptwin_widgets.packed import Group, PackedAttention, group_heads
 
@@ -211,7 +211,12 @@ class TwinWhisperForConditionalGeneration(WhisperForConditionalGeneration):
         named = {Twin.parse(key) for key in config.ranks or {}}
         for twin in twins_of(config):
             layer = layer_of(self, twin.part, twin.layer)
-            if twin.kind == "feed_forward" and twin in named:
+            if twin.part == "stem" and twin in named:
+                (neurons,) = config.rank(str(twin))
+                stem = self.model.encoder
+                stem.conv1 = nn.Conv1d(config.num_mel_bins, neurons, TAPS, padding=1)
+                stem.conv2 = nn.Conv1d(neurons, config.d_model, TAPS, stride=2, padding=1)
+            elif twin.kind == "feed_forward" and twin in named:
                 (neurons,) = config.rank(str(twin))
                 layer.fc1 = nn.Linear(config.d_model, neurons)
                 layer.fc2 = nn.Linear(neurons, config.d_model)

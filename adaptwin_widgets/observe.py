@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from adaptwin_widgets.anatomy import attention_of, layer_of
+from adaptwin_widgets.anatomy import TAPS, attention_of, layer_of
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.expand import expand
 from adaptwin_widgets.features import log_mel
@@ -82,7 +83,8 @@ class AttentionMoments:
 
 @dataclass
 class NeuronMoments:
-    """mean [n] and second [n, n] moment of a feed-forward pair's activations, and the rows they come from."""
+    """mean [n] and second [n, n] moment of a feed-forward pair's activations (in the stem [3 n]: each neuron's at
+    `TAPS` frames side by side), and the rows they come from."""
 
     mean: Tensor
     second: Tensor
@@ -118,7 +120,7 @@ class OutputMoments:
 class Statistics:
     """What `observe` found: moments by (part, layer), and the speech they come from.
 
-    attention: keys ("encoder" | "decoder" | "cross", layer); neurons: keys ("encoder" | "decoder", layer).
+    attention: keys ("encoder" | "decoder" | "cross", layer); neurons: keys ("stem" | "encoder" | "decoder", layer).
     """
 
     attention: dict[tuple[str, int], AttentionMoments] = field(default_factory=dict)
@@ -158,7 +160,8 @@ class _Accumulator:
         self.frames = torch.empty(0)  # [B, T] weight of every encoder frame of the batch
         self.tokens = torch.empty(0)  # [B, L] weight of every decoder position
         c = model.config
-        size = 4 * (c.encoder_layers * c.encoder_ffn_dim**2 + c.decoder_layers * c.decoder_ffn_dim**2)
+        size = c.encoder_layers * c.encoder_ffn_dim**2 + c.decoder_layers * c.decoder_ffn_dim**2
+        size = 4 * (size + (TAPS * c.d_model) ** 2)
         self.room = Scratch() if size > IN_MEMORY else None
 
     def add(self, name: tuple, value: Tensor) -> None:
@@ -193,14 +196,19 @@ class _Accumulator:
 
     def vectors(self, part: str, layer: int, name: str, x: Tensor) -> None:
         """x: [B, T, n]; adds its weighted first and second moment."""
-        rows = self.frames if part == "encoder" else self.tokens
-        if part == "encoder" and name == "neurons":
+        rows = self.frames if part in ("stem", "encoder") else self.tokens
+        if rows is self.frames and name == "neurons":
             x, rows = x[:, ::STRIDE], rows[:, ::STRIDE]
         x, rows = x.flatten(0, 1), rows.flatten()
         x = x * rows.sqrt()[:, None]
         self.add((part, layer, name + " rows"), rows.sum())
         self.add((part, layer, name + " mean"), rows.sqrt() @ x)
         self.add((part, layer, name + " second"), x.mT @ x)
+
+    def stem(self, x: Tensor) -> None:
+        """x: [B, n, 2 * frames], what the second convolution reads, `TAPS` of them around every other frame."""
+        read = F.pad(x, (1, 1)).unfold(2, TAPS, 2)  # [B, n, frames, TAPS]
+        self.vectors("stem", 0, "neurons", read.transpose(1, 2).flatten(2))
 
     def output(self, states: Tensor) -> None:
         """states: [B, L, d], the decoder's last; adds their second moment and the chances of all tokens."""
@@ -243,6 +251,8 @@ class _Accumulator:
         for layer in range(self.model.config.decoder_layers):
             watch("decoder", layer)
             watch("cross", layer)
+        second = self.model.model.encoder.conv2
+        handles.append(second.register_forward_pre_hook(lambda module, args: self.stem(args[0])))
         final = self.model.model.decoder.layer_norm
         handles.append(final.register_forward_hook(lambda module, args, out: self.output(out)))
         try:
@@ -255,7 +265,7 @@ class _Accumulator:
         s = Statistics(source=source, speech=speech, seconds=seconds, room=self.room)
         moments = [self.sums["output", name] / self.sums["output", "rows"] for name in ("second", "chances")]
         s.output = OutputMoments(*moments)
-        for part, layer in {key[:2] for key in self.sums if len(key) == 3}:
+        for part, layer in {key[:2] for key in self.sums if key[-1] == "rows" and len(key) == 3}:
             rows = self.sums[part, layer, "rows"]
             value_rows = self.sums[part, layer, "values rows"]
             s.attention[part, layer] = AttentionMoments(
@@ -264,13 +274,13 @@ class _Accumulator:
                 self.sums[part, layer, "values mean"] / value_rows,
                 self.sums[part, layer, "values second"] / value_rows,
             )
-            if part != "cross":
-                neuron_rows = self.sums[part, layer, "neurons rows"]
-                s.neurons[part, layer] = NeuronMoments(
-                    self.sums[part, layer, "neurons mean"] / neuron_rows,
-                    self.sums[part, layer, "neurons second"].div_(float(neuron_rows)),
-                    float(neuron_rows),
-                )
+        for part, layer in {key[:2] for key in self.sums if key[-1] == "neurons rows"}:
+            neuron_rows = self.sums[part, layer, "neurons rows"]
+            s.neurons[part, layer] = NeuronMoments(
+                self.sums[part, layer, "neurons mean"] / neuron_rows,
+                self.sums[part, layer, "neurons second"].div_(float(neuron_rows)),
+                float(neuron_rows),
+            )
         return s
 
 

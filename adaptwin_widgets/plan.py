@@ -230,7 +230,7 @@ def _validate(plan: RankPlan) -> None:
     known = {str(twin): twin for twin in twins_of(config)}
     for key, ranks in plan.ranks.items():
         if key not in known:
-            raise InputError(f"ranks.{key} is no twin of this model; the twins are named like {next(iter(known))}.")
+            raise InputError(f"ranks.{key} is no twin of this model; the twins are named like encoder.0.query_key.")
         twin = known[key]
         heads, full = heads_of(config, twin), full_rank(config, twin)
         if not isinstance(ranks, list) or len(ranks) != heads:

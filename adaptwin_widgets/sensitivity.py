@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import platformdirs
@@ -25,7 +24,15 @@ import torch
 from torch import Tensor, nn
 
 from adaptwin_widgets.allocate import queue, remove
-from adaptwin_widgets.anatomy import Twin, attention_name, encoder_input, layer_of, twins_of
+from adaptwin_widgets.anatomy import (
+    Twin,
+    attention_name,
+    attention_of,
+    encoder_input,
+    layer_of,
+    pair_of,
+    twins_of,
+)
 from adaptwin_widgets.compress import attention_weights_for, feed_forward_weights
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.expand import expand
@@ -195,24 +202,29 @@ def _curve(
         ranks = remove(alone, line, round(level * len(line.head)))
         energy = sum(float((v[r:] ** 2).sum()) for v, r in zip(spectra.values[twin], ranks[str(twin)], strict=True))
         tail = energy / float((spectra.values[twin] ** 2).sum())
-        points.append((tail, bench.damage(twin, _module(bench.original, spectra, stats, twin, ranks))))
+        points.append((tail, bench.damage(twin, _modules(bench.original, spectra, stats, twin, ranks))))
     return points
 
 
-def _module(original: nn.Module, spectra: Spectra, stats: Statistics, twin: Twin, ranks: dict[str, list[int]]) -> Any:
-    """The compressed module of one twin: an attention, or the two matrices of a feed-forward pair."""
-    layer = layer_of(original, twin.part, twin.layer)
+def _modules(
+    original: nn.Module, spectra: Spectra, stats: Statistics, twin: Twin, ranks: dict[str, list[int]]
+) -> dict[str, nn.Module]:
+    """The compressed modules of one twin by name: an attention, or the two of a feed-forward pair."""
     if twin.kind == "feed_forward":
         new = feed_forward_weights(original, twin, ranks[str(twin)][0], spectra.order[twin], stats)
-        return {name: value.to(original.dtype) for name, value in new.items()}
-    dense = getattr(layer, attention_name(twin.part))
+        pair = copy.deepcopy(pair_of(original, twin))
+        for name, module in pair.items():
+            for what in ("weight", "bias"):
+                setattr(module, what, nn.Parameter(new[f"{name}.{what}"].to(original.dtype)))
+        return pair
+    dense = attention_of(original, twin.part, twin.layer)
     full = [dense.head_dim] * dense.num_heads
     qk, vo = (ranks.get(str(twin._replace(kind=k)), full) for k in ("query_key", "value_output"))
     with torch.device("meta"):
         module = TwinAttention(dense, qk, vo)
     new = attention_weights_for(original, twin, ranks, stats)
     module.load_state_dict({name: value.to(original.dtype) for name, value in new.items()}, assign=True)
-    return module.eval()
+    return {attention_name(twin.part): module.eval()}
 
 
 class _Bench:
@@ -227,13 +239,14 @@ class _Bench:
         prompt = model.prompt(language=texts[0].language)
         pairs = sorted(zip(sounds, texts, strict=True), key=lambda p: len(p[1].tokens))
         self.tokens, self.encoded, self.reference = [], [], []
-        self.layer, self.inputs = -1, []
+        self.layer, self.inputs, self.features = -1, [], []
         with torch.no_grad():
             for start in range(0, len(pairs), batch):
                 group = pairs[start : start + batch]
                 features = log_mel([s.samples() for s, _ in group], model.processor.feature_extractor, model.device)
                 ids, weights = teacher_tokens([t.tokens for _, t in group], prompt, model)
-                self.inputs.append(encoder_input(self.network, features.to(self.network.dtype)))
+                self.features.append(features.to(self.network.dtype))
+                self.inputs.append(encoder_input(self.network, self.features[-1]))
                 self.tokens.append((ids, weights))
             for hidden in self.inputs:
                 self.encoded.append(self._encode(hidden, 0))
@@ -261,32 +274,29 @@ class _Bench:
             self.inputs = [block(hidden, None) for hidden in self.inputs]
             self.layer += 1
 
-    def damage(self, twin: Twin, module: Any) -> float:
-        """KL divergence, nats a token, with one module in place of the original's."""
-        layer = layer_of(self.network, twin.part, twin.layer)
+    def _encoded(self, i: int, twin: Twin) -> Tensor:
+        """What the encoder says of a batch when this twin is another one."""
+        if twin.part == "stem":
+            return self._encode(encoder_input(self.network, self.features[i]), 0)
+        return self._encode(self.inputs[i], twin.layer) if twin.part == "encoder" else self.encoded[i]
+
+    def damage(self, twin: Twin, modules: dict[str, nn.Module]) -> float:
+        """KL divergence, nats a token, with one twin's modules in place of the original's."""
+        stem = twin.part == "stem"
+        place = self.network.model.encoder if stem else layer_of(self.network, twin.part, twin.layer)
         if twin.part == "encoder":
             self._advance(twin.layer)
-        name = "fc1" if twin.kind == "feed_forward" else attention_name(twin.part)
-        saved = {n: getattr(layer, n) for n in ((name, "fc2") if name == "fc1" else (name,))}
+        saved = {name: getattr(place, name) for name in modules}
         try:
-            if name == "fc1":
-                layer.fc1, layer.fc2 = (_linear(module[f"{n}.weight"], module[f"{n}.bias"]) for n in ("fc1", "fc2"))
-            else:
-                setattr(layer, name, module)
+            for name, module in modules.items():
+                setattr(place, name, module)
             total = count = 0.0
             for i, (ids, weights) in enumerate(self.tokens):
-                encoded = self._encode(self.inputs[i], twin.layer) if twin.part == "encoder" else self.encoded[i]
-                ours = self._log_probabilities(encoded, ids)
+                ours = self._log_probabilities(self._encoded(i, twin), ids)
                 divergence = (self.reference[i].exp() * (self.reference[i] - ours)).sum(-1)
                 total += float((divergence * weights).sum())
                 count += float(weights.sum())
             return total / count
         finally:
-            for n, value in saved.items():
-                setattr(layer, n, value)
-
-
-def _linear(weight: Tensor, bias: Tensor) -> torch.nn.Linear:
-    linear = torch.nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    linear.weight, linear.bias = torch.nn.Parameter(weight), torch.nn.Parameter(bias)
-    return linear
+            for name, module in saved.items():
+                setattr(place, name, module)

@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from transformers import WhisperConfig
 
 from adaptwin_widgets import twins as closed_form
-from adaptwin_widgets.anatomy import Shape, Twin, attention_of, full_rank, heads_of, layer_of, twins_of
+from adaptwin_widgets.anatomy import (
+    Shape,
+    Twin,
+    attention_of,
+    full_rank,
+    heads_of,
+    matrices_of,
+    pair_of,
+    twins_of,
+)
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.expand import expand
 from adaptwin_widgets.jobs import Job, ensure
@@ -125,13 +134,12 @@ def value_output_moments(model: nn.Module, twin: Twin, stats: Statistics | None)
 
 def neuron_order(model: nn.Module, twin: Twin, stats: Statistics | None) -> closed_form.FeedForward:
     """The neurons of one feed-forward pair by their worth; weight-only: by the product of their two norms."""
-    layer = layer_of(model, twin.part, twin.layer)
-    w1, w2 = layer.fc1.weight.detach().double(), layer.fc2.weight.detach().double().T
+    w1, w2 = matrices_of(pair_of(model, twin))
     if stats is None:
-        worth = w1.norm(dim=1) * w2.norm(dim=1)
+        worth = w1.norm(dim=1) * w2.unflatten(0, (-1, twin.taps)).norm(dim=(1, 2))
         values, order = worth.sort(descending=True)
         return closed_form.FeedForward(values, order)
-    return closed_form.feed_forward(stats.neurons[twin.part, twin.layer].covariance, w2)
+    return closed_form.feed_forward(stats.neurons[twin.part, twin.layer].covariance, w2, taps=twin.taps)
 
 
 def spectra(model: Whisper, stats: Statistics | None = None, *, job: Job | None = None) -> Spectra:
@@ -181,9 +189,9 @@ def single_spectra(model: nn.Module, twin: Twin) -> tuple[tuple[str, str], np.nd
     """What the two matrices of a twin look like alone: their names and singular values [heads, full rank] each,
     descending; for a feed-forward pair the norms of each neuron's row and column."""
     if twin.kind == "feed_forward":
-        layer = layer_of(model, twin.part, twin.layer)
-        norms = (layer.fc1.weight.norm(dim=1), layer.fc2.weight.norm(dim=0))
-        first, second = (n.detach().double().sort(descending=True).values[None].cpu().numpy() for n in norms)
+        w1, w2 = matrices_of(pair_of(model, twin))
+        norms = (w1.norm(dim=1), w2.unflatten(0, (-1, twin.taps)).norm(dim=(1, 2)))
+        first, second = (n.sort(descending=True).values[None].cpu().numpy() for n in norms)
         return ("rows of the first matrix", "columns of the second matrix"), first, second
     heads = attention_of(model, twin.part, twin.layer).num_heads
     wq, _, wk, wv, _, wo, _ = attention_weights(model, twin.part, twin.layer)
@@ -203,5 +211,6 @@ def check_statistics(config: WhisperConfig | Shape, twin: Twin, stats: Statistic
         raise InputError(f"{type(stats).__name__} is no statistics; give what observe(model, speech) returns.")
     neurons = twin.kind == "feed_forward"
     moments = (stats.neurons if neurons else stats.attention).get((twin.part, twin.layer))
-    if moments is None or len(moments.mean) != (full_rank(config, twin) if neurons else config.d_model):
+    size = full_rank(config, twin) * twin.taps if neurons else config.d_model
+    if moments is None or len(moments.mean) != size:
         raise InputError(f"The statistics of {stats.source} do not fit this model; observe this model itself.")

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from adaptwin_widgets.anatomy import Twin, layer_of
+from adaptwin_widgets.anatomy import STEM, Twin, layer_of, pair_of
 from adaptwin_widgets.distill import Batch, Lessons
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
@@ -141,7 +141,7 @@ class Run:
         self.words = shared(small, lessons.distance.teacher)
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
         self.alone, self.layers = alone, [alone] if alone else compressed_layers(small.config)
-        self.parameters = _trainable(self.network, self.layers, settings.lora, embedding=alone is None)
+        self.parameters = _trainable(self.network, self.layers, settings.lora, ends=alone is None)
         self.rate = settings.rate(small.config.d_model)
         shares = {"encoder": 1.0, "decoder": 1.0 if alone else settings.decoder}  # alone it keeps to a layer's output
         groups = [
@@ -223,7 +223,7 @@ class Run:
         rate *= 1 - 0.9 * min(1.0, fraction)
         batch = self.lessons.batch(self.progress.steps)
         self.optimiser.zero_grad(set_to_none=True)
-        local = fraction < s.layerwise
+        local = fraction < s.layerwise and bool(self.layers)
         loss = self.loss(batch, local)
         loss.backward()
         whole = [self.parameters.values()]  # alone, no layer's gradient is cut short by another's
@@ -325,14 +325,13 @@ class Run:
 
 def compressed_layers(config: TwinWhisperConfig) -> list[tuple[str, int]]:
     """(side, number) of every layer with a compressed twin."""
-    return list(dict.fromkeys((twin.side, twin.layer) for twin in map(Twin.parse, config.ranks or ())))
+    twins = [twin for twin in map(Twin.parse, config.ranks or ()) if twin.part != "stem"]
+    return list(dict.fromkeys((twin.side, twin.layer) for twin in twins))
 
 
-def _trainable(
-    network: nn.Module, layers: Sequence[tuple[str, int]], lora: int, embedding: bool
-) -> dict[str, nn.Parameter]:
-    """Every parameter of these layers, or the low-rank changes of their matrices, and of a factored embedding; nothing
-    else moves."""
+def _trainable(network: nn.Module, layers: Sequence[tuple[str, int]], lora: int, ends: bool) -> dict[str, nn.Parameter]:
+    """Every parameter of these layers, or the low-rank changes of their matrices, and (ends) of a compressed stem and a
+    factored embedding; nothing else moves."""
     network.requires_grad_(False)
     for side, number in layers:
         layer = layer_of(network, side, number)
@@ -340,6 +339,9 @@ def _trainable(
             adapt(layer, lora)
         else:
             layer.requires_grad_(True)
-    if embedding and network.config.embedding_rank:
+    if ends and network.config.embedding_rank:
         network.model.decoder.embed_tokens.requires_grad_(True)
+    if ends and not lora and str(STEM) in (network.config.ranks or {}):
+        for module in pair_of(network, STEM).values():
+            module.requires_grad_(True)
     return {name: p for name, p in network.named_parameters() if p.requires_grad}

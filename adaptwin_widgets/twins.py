@@ -115,18 +115,19 @@ def value_output_values(covariance: Tensor, output: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(image @ image.mT).clamp_min(0).sqrt().flip(-1)
 
 
-def feed_forward(covariance: Tensor, output: Tensor, block: int | None = None) -> FeedForward:
+def feed_forward(covariance: Tensor, output: Tensor, block: int | None = None, taps: int = 1) -> FeedForward:
     """The order in which neurons can go when the rest of the output matrix is refitted each time.
 
     covariance: [n, n] of the neurons' activations; output: [n, d] the matrix ``W2``. Removing neuron i and
     refitting adds ``‖w_i‖² / [C⁻¹]_ii`` to the squared error, w_i being its row of the matrix refitted so far
     (Optimal Brain Surgeon). The cheapest `block` neurons (a 64th of all) go at a time, then the inverse is
-    downdated.
+    downdated. taps: rows that a neuron has in both, one after the other, and that go together; the error is then
+    ``tr(w_iᵀ [C⁻¹]_ii⁻¹ w_i)``.
 
     >>> feed_forward(torch.eye(3), torch.tensor([[1.0], [3.0], [2.0]])).order.tolist()
     [1, 2, 0]
     """
-    n = len(covariance)
+    n = len(covariance) // taps
     block = block or max(1, n // 64)
     inverse = torch.cholesky_inverse(cholesky(covariance), upper=True)
     w = output.double().clone()
@@ -134,22 +135,44 @@ def feed_forward(covariance: Tensor, output: Tensor, block: int | None = None) -
     alive = torch.ones(n, dtype=torch.bool, device=w.device)
     removed, costs = [], []
     while alive.any():
-        cost = (w.square().sum(1) / inverse.diagonal().clamp_min(1e-300)).masked_fill_(~alive, torch.inf)
+        cost = _cost(inverse, w, taps).masked_fill_(~alive, torch.inf)
         chosen = torch.topk(cost, min(block, int(alive.sum())), largest=False).indices
         removed.append(names[chosen])
         costs.append(cost[chosen])
         alive[chosen] = False
         # Downdate: what is left of the inverse and of the refitted weights once these neurons are gone.
-        rows = inverse[chosen]
-        gain = torch.linalg.solve(rows[:, chosen], rows)
-        w.addmm_(gain.mT, w[chosen], alpha=-1)
+        own = rows_of(chosen, taps)
+        rows = inverse[own]
+        gain = torch.linalg.solve(rows[:, own], rows)
+        w.addmm_(gain.mT, w[own], alpha=-1)
         inverse.addmm_(gain.mT, rows, alpha=-1)
         if alive.sum() < 0.8 * len(alive):  # work only on what is left
-            inverse, w, names = inverse[alive][:, alive], w[alive], names[alive]
+            left = rows_of(alive.nonzero()[:, 0], taps)
+            inverse, w, names = inverse[left][:, left], w[left], names[alive]
             alive = torch.ones(len(names), dtype=torch.bool, device=w.device)
     values = torch.cat(costs).clamp_min(0).sqrt()
     # Costs are nearly ascending by construction; a running maximum makes the spectrum monotone.
     return FeedForward(values.cummax(0).values.flip(0), torch.cat(removed).flip(0))
+
+
+def rows_of(neurons: Tensor, taps: int) -> Tensor:
+    """The rows of some neurons [k] in a matrix that has `taps` of each.
+
+    >>> rows_of(torch.tensor([0, 2]), 3).tolist()
+    [0, 1, 2, 6, 7, 8]
+    """
+    return (neurons[:, None] * taps + torch.arange(taps, device=neurons.device)).flatten()
+
+
+def _cost(inverse: Tensor, w: Tensor, taps: int) -> Tensor:
+    """What removing each neuron adds to the squared error [n]."""
+    if taps == 1:
+        return w.square().sum(1) / inverse.diagonal().clamp_min(1e-300)
+    blocks = inverse.unflatten(0, (-1, taps)).unflatten(-1, (-1, taps)).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    own = w.unflatten(0, (-1, taps))
+    gone = blocks.diagonal(dim1=1, dim2=2).amax(-1) <= 1e-12 * inverse.diagonal().amax()  # downdated to nothing
+    eye = torch.eye(taps, dtype=w.dtype, device=w.device)
+    return (own * torch.linalg.solve(torch.where(gone[:, None, None], eye, blocks), own)).sum((1, 2))
 
 
 def balance(first: Tensor, second: Tensor) -> Tensor:

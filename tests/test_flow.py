@@ -59,7 +59,8 @@ def test_statistics_too_large_for_memory_lie_on_disk(tiny_en, speech, monkeypatc
     inside = aw.observe(tiny_en, few, windows=2)
     monkeypatch.setattr(importlib.import_module("adaptwin_widgets.observe"), "IN_MEMORY", 0)
     outside = aw.observe(tiny_en, few, windows=2)
-    assert inside.room is None and len(list(outside.room.folder.iterdir())) == 8, "every layer's neurons, once"
+    assert inside.room is None
+    assert len(list(outside.room.folder.iterdir())) == 9, "the stem's neurons and every layer's, once"
     for key, moments in inside.neurons.items():
         assert torch.equal(moments.second, outside.neurons[key].second) and moments.rows == outside.neurons[key].rows
     folder = outside.room.folder
@@ -144,8 +145,8 @@ def test_rows_of_a_mixture_are_those_of_its_mean():
 def test_spectra_as_a_table(tiny_en, twins, stats):
     table = twins.frame()
     assert list(table.columns) == ["part", "layer", "kind", "head", "index", "value", "weight_only"]
-    assert len(table) == 12 * 2 * 6 * 64 + 8 * 1536 and not table.isna().any().any()
-    assert set(table["part"]) == {"encoder", "decoder", "cross"}
+    assert len(table) == 12 * 2 * 6 * 64 + 8 * 1536 + 384 and not table.isna().any().any()
+    assert set(table["part"]) == {"stem", "encoder", "decoder", "cross"}
     weights_only = aw.spectra(tiny_en)
     assert (weights_only.frame()["value"] == weights_only.frame()["weight_only"]).all()
     # By hand: the singular values of the head's product, brute force.
@@ -215,7 +216,8 @@ def test_tuning_lowers_the_held_out_loss_and_leaves_its_inputs_alone(tiny_en, ti
         for name, value in tuned.model.state_dict().items()
         if not torch.equal(value, tight.model.state_dict()[name])
     }
-    assert moved and all(name.startswith("model.encoder.layers") for name in moved)
+    assert {name.split(".")[2] for name in moved} == {"layers", "conv1", "conv2"}
+    assert all(name.startswith("model.encoder.") for name in moved)
     assert not any(p.grad is not None for p in tiny_en.model.parameters())
 
 

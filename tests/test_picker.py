@@ -67,7 +67,7 @@ def test_every_value_is_where_the_layout_says():
             np.testing.assert_allclose(own, true, rtol=1e-6)
         else:
             assert twin["points"] == POINTS, "neurons are many, pixels few"
-    assert [row["title"] for row in layout["rows"]][:2] == ["Encoder: query-key", "Encoder: value-output"]
+    assert [row["title"] for row in layout["rows"]][:2] == ["Stem: neurons", "Encoder: query-key"]
 
 
 def test_the_weights_own_spectra_come_second():

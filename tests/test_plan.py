@@ -8,7 +8,7 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from adaptwin_widgets.allocate import queue, uniform
-from adaptwin_widgets.anatomy import Twin, parameters_per_rank, twins_of
+from adaptwin_widgets.anatomy import Twin, full_rank, heads_of, parameters_per_rank, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan
@@ -24,10 +24,10 @@ def config():
 @pytest.fixture
 def spectra(config):
     """Spectra that fall off at a different speed in every head."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(3)
     found = Spectra(config, "tiny.en")
     for twin in twins_of(config):
-        heads, full = (1, 1536) if twin.kind == "feed_forward" else (6, 64)
+        heads, full = heads_of(config, twin), full_rank(config, twin)
         decay = generator.uniform(0.5, 4.0, (heads, 1))
         found.values[twin] = np.exp(-decay * np.arange(full) / full * 4)
         found.weight_only[twin] = np.sort(generator.uniform(0, 1, (heads, full)))[:, ::-1]
@@ -106,7 +106,7 @@ def test_a_threshold_is_the_budget(spectra):
     line = queue(spectra, ("encoder", "decoder"))
     tau = float(np.median(line.worth))
     by_tau = RankPlan.for_budget(spectra, tau=tau)
-    assert sum(sum(r) for r in by_tau.ranks.values()) == len(line.worth) + 6 * 24 + 8 - (line.worth <= tau).sum()
+    assert sum(sum(r) for r in by_tau.ranks.values()) == len(line.worth) + 6 * 24 + 9 - (line.worth <= tau).sum()
     assert plan.ranks["encoder.0.query_key"] != by_tau.ranks["encoder.0.query_key"]
 
 

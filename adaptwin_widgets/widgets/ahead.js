@@ -15,7 +15,7 @@ class Ahead {
 
   of(side) { return this.picture.twins.filter((t) => side === "model" || side === this.side(t)); }
 
-  side(twin) { return twin.part === "encoder" ? "encoder" : "decoder"; }
+  side(twin) { return ["stem", "encoder"].includes(twin.part) ? "encoder" : "decoder"; }
 
   // The plan after an edit; null where everything it names is locked.
   edited(edit, plan, locked) {

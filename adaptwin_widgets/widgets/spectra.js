@@ -99,7 +99,10 @@ class Picture extends Curves {
 
   own(twin) { return this.ranks.subarray(twin.unit, twin.unit + twin.heads); }
 
-  title(twin) { return `${this.layout.rows[twin.row].title}, layer ${twin.layer}`; }
+  title(twin) {
+    const { title } = this.layout.rows[twin.row];
+    return twin.part === "stem" ? title : `${title}, layer ${twin.layer}`;
+  }
 
   say(twin) {
     const own = this.own(twin), low = Math.min(...own), high = Math.max(...own);
@@ -307,7 +310,7 @@ class Picture extends Curves {
       .map((t) => make("th", { scope: "col" }, t)));
     const rows = this.twins.map((t) => {
       const own = this.own(t), saved = own.reduce((sum, r) => sum + (t.full - r) * t.price, 0);
-      return make("tr", {}, cell(this.layout.rows[t.row].title), cell(t.layer, true), cell([...own].join(" ")),
+      return make("tr", {}, cell(this.layout.rows[t.row].title), cell(t.part === "stem" ? "–" : t.layer, true), cell([...own].join(" ")),
         cell(t.full, true), cell(percent(this.kept(t)), true), cell(short(saved), true));
     });
     this.table.querySelector("table")?.remove();
