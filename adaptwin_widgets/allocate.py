@@ -223,7 +223,7 @@ def uniform(
     budgets = _given(encoder=encoder, decoder=decoder, model=model)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
-        line = queue(spectra, sides_of(name), locked=("stem",))
+        line = queue(spectra, sides_of(name), locked=("stem",))  # which no paper cuts
         twins = dict.fromkeys(twin for twin, _ in line.heads)
 
         def at(share: float, twins: Iterable[Twin] = twins) -> dict[str, list[int]]:

@@ -140,15 +140,17 @@ def parameters_per_rank(config: WhisperConfig | Shape, twin: Twin) -> int:
 
 
 def layer_of(model: nn.Module, part: str, layer: int) -> nn.Module:
-    """The transformer layer a twin sits in."""
+    """The transformer layer a twin sits in; the stem sits in the encoder itself."""
+    if part == "stem":
+        return model.model.encoder
     stack = model.model.encoder if part == "encoder" else model.model.decoder
     return stack.layers[layer]
 
 
 def pair_of(model: nn.Module, twin: Twin) -> dict[str, nn.Module]:
     """The two modules of a feed-forward pair by their names in the layer, or of the stem in the encoder."""
-    place = model.model.encoder if twin.part == "stem" else layer_of(model, twin.part, twin.layer)
-    return {name: getattr(place, name) for name in (("conv1", "conv2") if twin.part == "stem" else ("fc1", "fc2"))}
+    place, names = layer_of(model, twin.part, twin.layer), ("conv1", "conv2") if twin.part == "stem" else ("fc1", "fc2")
+    return {name: getattr(place, name) for name in names}
 
 
 def matrices_of(pair: dict[str, nn.Module]) -> tuple[Tensor, Tensor]:

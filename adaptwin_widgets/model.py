@@ -213,9 +213,8 @@ class TwinWhisperForConditionalGeneration(WhisperForConditionalGeneration):
             layer = layer_of(self, twin.part, twin.layer)
             if twin.part == "stem" and twin in named:
                 (neurons,) = config.rank(str(twin))
-                stem = self.model.encoder
-                stem.conv1 = nn.Conv1d(config.num_mel_bins, neurons, TAPS, padding=1)
-                stem.conv2 = nn.Conv1d(neurons, config.d_model, TAPS, stride=2, padding=1)
+                layer.conv1 = nn.Conv1d(config.num_mel_bins, neurons, TAPS, padding=1)
+                layer.conv2 = nn.Conv1d(neurons, config.d_model, TAPS, stride=2, padding=1)
             elif twin.kind == "feed_forward" and twin in named:
                 (neurons,) = config.rank(str(twin))
                 layer.fc1 = nn.Linear(config.d_model, neurons)

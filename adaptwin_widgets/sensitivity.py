@@ -282,8 +282,7 @@ class _Bench:
 
     def damage(self, twin: Twin, modules: dict[str, nn.Module]) -> float:
         """KL divergence, nats a token, with one twin's modules in place of the original's."""
-        stem = twin.part == "stem"
-        place = self.network.model.encoder if stem else layer_of(self.network, twin.part, twin.layer)
+        place = layer_of(self.network, twin.part, twin.layer)
         if twin.part == "encoder":
             self._advance(twin.layer)
         saved = {name: getattr(place, name) for name in modules}

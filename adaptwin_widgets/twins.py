@@ -135,7 +135,7 @@ def feed_forward(covariance: Tensor, output: Tensor, block: int | None = None, t
     alive = torch.ones(n, dtype=torch.bool, device=w.device)
     removed, costs = [], []
     while alive.any():
-        cost = _cost(inverse, w, taps).masked_fill_(~alive, torch.inf)
+        cost = _cost(inverse, w, taps, alive)
         chosen = torch.topk(cost, min(block, int(alive.sum())), largest=False).indices
         removed.append(names[chosen])
         costs.append(cost[chosen])
@@ -164,15 +164,12 @@ def rows_of(neurons: Tensor, taps: int) -> Tensor:
     return (neurons[:, None] * taps + torch.arange(taps, device=neurons.device)).flatten()
 
 
-def _cost(inverse: Tensor, w: Tensor, taps: int) -> Tensor:
-    """What removing each neuron adds to the squared error [n]."""
-    if taps == 1:
-        return w.square().sum(1) / inverse.diagonal().clamp_min(1e-300)
+def _cost(inverse: Tensor, w: Tensor, taps: int, alive: Tensor) -> Tensor:
+    """What removing each neuron adds to the squared error [n], infinite for one that is gone."""
     blocks = inverse.unflatten(0, (-1, taps)).unflatten(-1, (-1, taps)).diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    blocks = torch.where(alive[:, None, None], blocks, torch.eye(taps, dtype=w.dtype, device=w.device))
     own = w.unflatten(0, (-1, taps))
-    gone = blocks.diagonal(dim1=1, dim2=2).amax(-1) <= 1e-12 * inverse.diagonal().amax()  # downdated to nothing
-    eye = torch.eye(taps, dtype=w.dtype, device=w.device)
-    return (own * torch.linalg.solve(torch.where(gone[:, None, None], eye, blocks), own)).sum((1, 2))
+    return (own * torch.linalg.solve(blocks, own)).sum((1, 2)).masked_fill_(~alive, torch.inf)
 
 
 def balance(first: Tensor, second: Tensor) -> Tensor:

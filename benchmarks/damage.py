@@ -6,8 +6,8 @@
 Everything sees four fifths of the train speech (split by prompt); the damage is measured on the rest, on single
 utterances of either set and on windows packed full of both: KL divergence of the next token's distribution from the
 original's, nats a token, teacher-forced, and the share of positions at which the likeliest token changes. The dev sets
-are not touched. The names in `LEFT_OUT` are what is left out; "few clips" has 24 utterances of the target alone to
-observe, with and without shrinkage.
+are not touched. The names in `LEFT_OUT` are what is left out; "the stem whole" cuts the layers alone; "few clips" has
+24 utterances of the target alone to observe, with and without shrinkage.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ LEFT_OUT = {
     "windows by their speech": {"evened": lambda weights: weights},
     "windows alike": {"evened": lambda weights: weights * weights.shape[1] / weights.sum(1, keepdim=True)},
 }
+WHOLE = "the stem whole"
 FEWER = 40  # windows of each corpus, as the Studio observes
 BUDGETS = ({"encoder": 0.3}, {"encoder": 0.45}, {"decoder": 0.3}, {"decoder": 0.5})
 observe_module = importlib.import_module("adaptwin_widgets.observe")  # the package's name `observe` is the function
@@ -110,7 +111,7 @@ def main() -> None:
     yardsticks["full windows"] = Yardstick(model, [pack(corpus) for corpus in rest], chosen.windows // 4)
     few = [train[0][:24]]
     tries = [(name, train, changes, {}) for name, changes in LEFT_OUT.items()]
-    tries.append((f"{FEWER} windows", train, {}, {"windows": FEWER}))
+    tries += [(WHOLE, train, {}, {}), (f"{FEWER} windows", train, {}, {"windows": FEWER})]
     tries += [(f"few clips, {name}", few, LEFT_OUT[name], {}) for name in ("ours", "no shrinkage")]
     rows = []
     for title, speech, changes, options in tries:
@@ -123,7 +124,8 @@ def main() -> None:
                 measured = allocation == "measured"
                 sensitivity = aw.measure_sensitivity(model, twins, stats, speech, cache=None) if measured else None
                 for budget in BUDGETS:
-                    plan = aw.RankPlan.for_budget(twins, sensitivity=sensitivity, **budget)
+                    locked = ["stem"] if title == WHOLE else []
+                    plan = aw.RankPlan.for_budget(twins, sensitivity=sensitivity, locked=locked, **budget)
                     small = aw.compress(model, plan, stats, spectra=twins)
                     damage = {name: yardstick(small) for name, yardstick in yardsticks.items()}
                     rows.append({"statistics": title, "allocation": allocation, **budget, **damage})
