@@ -24,7 +24,7 @@ def config():
 @pytest.fixture
 def spectra(config):
     """Spectra that fall off at a different speed in every head."""
-    generator = np.random.default_rng(3)
+    generator = np.random.default_rng(1)
     found = Spectra(config, "tiny.en")
     for twin in twins_of(config):
         heads, full = heads_of(config, twin), full_rank(config, twin)

@@ -55,7 +55,7 @@ def studio(notebook, request: pytest.FixtureRequest):
 
 def test_look_choose_and_try(studio):
     page = studio.page
-    assert page.locator(".aw-cell").count() == 4 * 8  # four layers, eight kinds of twin
+    assert page.locator(".aw-cell").count() == 1 + 4 * 8  # the stem, and four layers with eight kinds of twin
     move_budget(page, 50)
     assert "{'encoder': 0.25}" in told(studio, 2)
 
