@@ -66,14 +66,16 @@ class Curves {
     return whole ? kept / whole : 1;
   }
 
-  // Where a twin is drawn, in CSS pixels.
+  get column() { return (this.width - GUTTER - GAP * this.layers) / this.layers; } // how wide a layer is
+
+  // Where a twin is drawn, in CSS pixels. The stem is no layer's: it has its row to itself.
   box(i) {
     const twin = this.twins[i];
     if (this.zoomed != null) {
       return i === this.zoomed ? { x: 64, y: HEADER, w: this.width - 84, h: ZOOM - HEADER - 34 } : null;
     }
-    const w = (this.width - GUTTER - GAP * this.layers) / this.layers;
-    return { x: GUTTER + twin.layer * (w + GAP), y: HEADER + twin.row * (ROW + GAP), w, h: ROW };
+    const step = this.column + GAP, w = twin.part === "stem" ? step * this.layers - GAP : this.column;
+    return { x: GUTTER + twin.layer * step, y: HEADER + twin.row * (ROW + GAP), w, h: ROW };
   }
 
   get depth() { return this.options.values === "absolute" ? 4 : 3; }

@@ -260,9 +260,8 @@ class Picture extends Curves {
     }
     context.textAlign = "center";
     context.fillStyle = this.faint;
-    const wide = this.box(0).w > 44;
+    const w = this.column, wide = w > 44;
     for (let layer = 0; layer < this.layers; layer++) {
-      const w = this.box(0).w;
       context.fillText(wide ? `layer ${layer}` : `${layer}`, GUTTER + layer * (w + GAP) + w / 2, 10);
     }
     this.layout.rows.forEach((row, r) => {
