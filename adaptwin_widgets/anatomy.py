@@ -41,8 +41,8 @@ class Twin(NamedTuple):
     def parse(cls, text: str) -> Twin:
         """Read an address back; raises `ValueError` when it is none."""
         part, layer, kind = text.split(".")
-        neurons = {"stem": (True,), "cross": (False,)}.get(part, (True, False))
-        if part not in PARTS or kind not in KINDS or (kind == "feed_forward") not in neurons:
+        absent = {"stem": ("query_key", "value_output"), "cross": ("feed_forward",)}.get(part, ())
+        if part not in PARTS or kind not in KINDS or kind in absent:
             raise ValueError(f"{text} is no twin of a Whisper")
         return cls(part, int(layer), kind)
 
@@ -141,10 +141,7 @@ def parameters_per_rank(config: WhisperConfig | Shape, twin: Twin) -> int:
 
 def layer_of(model: nn.Module, part: str, layer: int) -> nn.Module:
     """The transformer layer a twin sits in; the stem sits in the encoder itself."""
-    if part == "stem":
-        return model.model.encoder
-    stack = model.model.encoder if part == "encoder" else model.model.decoder
-    return stack.layers[layer]
+    return model.get_submodule(module_path(part, layer))
 
 
 def pair_of(model: nn.Module, twin: Twin) -> dict[str, nn.Module]:

@@ -309,8 +309,8 @@ class Picture extends Curves {
       .map((t) => make("th", { scope: "col" }, t)));
     const rows = this.twins.map((t) => {
       const own = this.own(t), saved = own.reduce((sum, r) => sum + (t.full - r) * t.price, 0);
-      return make("tr", {}, cell(this.layout.rows[t.row].title), cell(t.part === "stem" ? "–" : t.layer, true), cell([...own].join(" ")),
-        cell(t.full, true), cell(percent(this.kept(t)), true), cell(short(saved), true));
+      return make("tr", {}, cell(this.layout.rows[t.row].title), cell(t.part === "stem" ? "–" : t.layer, true),
+        cell([...own].join(" ")), cell(t.full, true), cell(percent(this.kept(t)), true), cell(short(saved), true));
     });
     this.table.querySelector("table")?.remove();
     this.table.append(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
