@@ -79,8 +79,11 @@ docs: $(STAMP) ## the documentation in site/, without a network; a warning is an
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "Open site/index.html"
 
+# picture.py draws what somebody else measured and has to be told what; peers is a folder.
+BENCHES := $(filter-out picture,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/[a-z]*.py))) \
+  $(patsubst benchmarks/%/__main__.py,%,$(wildcard benchmarks/[a-z]*/__main__.py))
 bench: $(STAMP) ## every benchmark, or one: make bench BENCH=decoding
-	@set -e; for file in $(if $(BENCH),benchmarks/$(BENCH).py,$(wildcard benchmarks/[a-z]*.py)); do \
+	@set -e; for file in $(foreach name,$(or $(BENCH),$(BENCHES)),$(or $(wildcard benchmarks/$(name).py),benchmarks/$(name))); do \
 	  echo "== $$file"; $(BIN)/python $$file; done
 
 clean: ## remove everything that was made here, .venv too (not runs/)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import isotonic_regression
+from transformers import WhisperConfig
 
-from adaptwin_widgets.anatomy import Twin, parameters_per_rank
+from adaptwin_widgets.anatomy import Shape, Twin, heads_of, parameters_per_rank, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan, matches, shape_of
@@ -240,6 +241,36 @@ def uniform(
             low, high = (middle, high) if left <= (1 - value) * whole else (low, middle)
         ranks |= at(low)
     return RankPlan(ranks, shape_of(spectra.config), spectra.source, (), "uniform", budgets)
+
+
+def require_budgets(
+    config: WhisperConfig | Shape,
+    smaller: bool = False,
+    *,
+    encoder: float | None = None,
+    decoder: float | None = None,
+    model: float | None = None,
+    tau: float | None = None,
+    **more: Any,
+) -> None:
+    """Raise InputError for a budget that no spectra could meet, which the shape alone tells.
+
+    smaller: whether the embedding is to lose something as well; then more of the model can go, and no budget is needed.
+    more: what else `allocate` takes; some of it leaves less to remove, as is said when the spectra are there.
+
+    >>> require_budgets(WhisperConfig(), encoder=45)
+    Traceback (most recent call last):
+    ...
+    adaptwin_widgets.errors.InputError: encoder=45 is no fraction to remove; give a number from 0 up to 1, such as 0.45.
+    """
+    if smaller and (encoder, decoder, model, tau) == (None,) * 4:
+        return
+    least = cost(config, {str(twin): [FLOOR] * heads_of(config, twin) for twin in twins_of(config)})
+    for name, value in _given(encoder=encoder, decoder=decoder, model=model, tau=tau).items():
+        if name != "tau":
+            whole = getattr(cost(config), name)
+            most = 1.0 if smaller and name == "model" else (whole - getattr(least, name)) / whole
+            _require_possible(value, most, name)
 
 
 def _given(**budgets: float | None) -> dict[str, float]:

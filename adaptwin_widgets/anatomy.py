@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import WhisperConfig
 
+from adaptwin_widgets.twins import exact
+
 PARTS = ("stem", "encoder", "decoder", "cross")  # "decoder" is its self-attention, "cross" its attention to the audio
 TAPS = 3  # frames that each of the stem's convolutions reads at once
 KINDS = ("query_key", "value_output", "feed_forward")
@@ -153,7 +155,7 @@ def pair_of(model: nn.Module, twin: Twin) -> dict[str, nn.Module]:
 def matrices_of(pair: dict[str, nn.Module]) -> tuple[Tensor, Tensor]:
     """A pair's weights in float64: what each neuron reads [n, in], and the rows [n * taps, d] of what it says, the taps
     of a neuron side by side."""
-    first, second = (module.weight.detach().double() for module in pair.values())
+    first, second = (exact(module.weight) for module in pair.values())
     return first.flatten(1), second.flatten(1).T
 
 

@@ -6,10 +6,12 @@ score before tuning), ``model`` (compressed, later tuned) and ``tuning.safetenso
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import torch
 
+from adaptwin_widgets.allocate import require_budgets
 from adaptwin_widgets.distill import Lessons, held_out_of
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
@@ -25,8 +28,8 @@ from adaptwin_widgets.pieces import PREFIX, Crew, Shared, corpus_of, turn, with_
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.score import evaluate, score_texts
-from adaptwin_widgets.settings import settings_for
-from adaptwin_widgets.speech import Corpus, require_disjoint
+from adaptwin_widgets.settings import check_limits, settings_for
+from adaptwin_widgets.speech import Corpus, prompt_key, require_disjoint
 from adaptwin_widgets.study import Record, Study, point_name, versions
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.tune import Progress, tune
@@ -128,12 +131,15 @@ class Attempts:
         self.recipe.job = job
         place, study = self.study.point(how.name), self.study
         folder, waiting = place / "model", place / "record.json"
+        if how.name in study:
+            raise InputError(f"{how.name} is made and recorded already; give this try another name.")
         if waiting.is_file():
             return load(folder), Record(**json.loads(waiting.read_text(encoding="utf-8")))
         if (place / "try.json").is_file() and folder.is_dir():
             how, plan = Try.load(place), RankPlan.load(place / "plan.json")
             small = load(folder)
         else:
+            (place / "tuning.safetensors").unlink(missing_ok=True)  # of a try of this name that is gone
             plan.save(place / "plan.json")
             small = self.recipe.compress(plan)
             small.save_pretrained(folder)
@@ -214,9 +220,13 @@ class Attempts:
         return found
 
 
-def _watch(corpora: Sequence[Corpus], seed: int) -> Callable[[Whisper], float]:
-    """Word error rate, percent, on a few utterances that are never tuned on: quick enough for every check."""
-    clips = [u for corpus in corpora for u in held_out_of(corpus, seed)[1][:WATCHED]]
+def _watch(corpora: Sequence[Corpus], seed: int) -> Callable[[Whisper], float] | None:
+    """Word error rate, percent, on a few utterances that are never tuned on: quick enough for every check. None where
+    nobody wrote down what they say."""
+    spoken = ([u for u in held_out_of(corpus, seed)[1] if prompt_key(u.text)] for corpus in corpora)
+    clips = [u for some in spoken for u in some[:WATCHED]]
+    if not clips:
+        return None
 
     def measure(whisper: Whisper) -> float:
         texts = transcribe(whisper, clips)
@@ -261,8 +271,12 @@ def run_study(
     ...                      points=[0.3], minutes=1, folder="run")                       # doctest: +SKIP
 
     Raises InputError when evaluation speech shares a recording or a prompt with the speech that is tuned on, when
-    the recipe is of another model or other speech, and when the workers are lost.
+    the recipe is of another model or other speech, when the workers are lost, and before anything is done for points
+    or limits that cannot be.
     """
+    check_limits(minutes, steps, needed=False)
+    for fraction in points:
+        require_budgets(model.config, encoder=fraction)
     if recipe is None:
         recipe = Recipe(
             model, speech, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed
@@ -334,8 +348,40 @@ def about_study(recipe: Recipe, evaluations: Mapping[str, Corpus]) -> dict[str, 
         "model": recipe.model.source,
         "speech": [c.name for c in recipe.speech],
         "evaluations": {name: c.name for name, c in evaluations.items()},
+        "recordings": _recordings([recipe.speech, list(evaluations.values())]),
         "seed": recipe.seed,
     }
+
+
+def _recordings(kinds: Sequence[Sequence[Corpus]]) -> str:
+    """How many to learn from and to be scored on, and which: corpora grow under the same name."""
+    counts = [sum(len(corpus) for corpus in corpora) for corpora in kinds]
+    which = [[sorted((u.id, round(u.duration, 2)) for u in corpus) for corpus in corpora] for corpora in kinds]
+    mark = hashlib.sha256(json.dumps(which).encode()).hexdigest()[:8]
+    return f"{counts[0]} to learn from, {counts[1]} to be scored on, {mark}"
+
+
+def default_folder(about: Mapping[str, Any]) -> Path:
+    """Where a study is kept if nobody says: the same for the same model and speech."""
+    mark = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
+    return Path("runs") / "studio" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', str(about['model'])).strip('-')}-{mark}"
+
+
+def new_name(plan: RankPlan, method: str, taken: Container[str]) -> str:
+    """What to call a try of a plan: after what it removes, and numbered where that is taken.
+
+    >>> new_name(RankPlan({}, {"d_model": 384}), "ours", {"plan"})                           # doctest: +SKIP
+    'plan_2'
+    """
+    removed = plan.reductions
+    parts = [(side, 100 * removed[f"{side}_reduction"]) for side in ("encoder", "decoder")]
+    base = "_".join(f"{side}-{share:.1f}".removesuffix(".0") for side, share in parts if share >= 0.05) or "plan"
+    base += "" if method == "ours" else f"-{method}"
+    number, name = 1, base
+    while name in taken:
+        number += 1
+        name = f"{base}_{number}"
+    return name
 
 
 def require_apart(speech: Sequence[Corpus], evaluations: Mapping[str, Corpus]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.errors import InputError, refusal
+from adaptwin_widgets.files import require_file, write_atomically
 from adaptwin_widgets.options import (
     Allocation,
     Decoder,
@@ -88,8 +88,8 @@ def spectra(
     from adaptwin_widgets import load
     from adaptwin_widgets import observe as observe_speech
     from adaptwin_widgets import spectra as spectra_of
-    from adaptwin_widgets.files import write_atomically
 
+    require_file(output)
     began, job = time.monotonic(), progress(as_json)
     sounds, whisper = corpora(speech, as_json), load(model)
     stats = observe_speech(whisper, sounds, windows=windows, job=job) if sounds else None
@@ -120,6 +120,7 @@ def plan(
     """Choose the rank of every twin for a budget; without speech, from the weights alone."""
     from adaptwin_widgets import Recipe, load
 
+    require_file(output)
     began = time.monotonic()
     sounds, whisper = corpora(speech, as_json), load(model)
     recipe = Recipe(
@@ -186,28 +187,33 @@ def tune(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Tune a compressed model with its original as the teacher; Ctrl-C keeps the best so far."""
+    """Tune a compressed model with its original as the teacher; Ctrl-C ends it with the best so far."""
     from adaptwin_widgets import load
     from adaptwin_widgets.cost import reductions, sizes
+    from adaptwin_widgets.jobs import interruptible
     from adaptwin_widgets.settings import settings_for
     from adaptwin_widgets.tune import tune as tune_model
     from adaptwin_widgets.whisper import require_model_folder
 
     require_model_folder(output)
+    place = output.resolve()  # "." has no name
+    state = place.with_name(place.name + ".tuning")
+    require_file(state)
     sounds, small, original = corpora(speech, as_json), load(folder), load(teacher)
-    state = output.with_name(output.name + ".tuning")
     if resume and not state.is_file():
         print(f"There is no unfinished run at {state}; starting from the beginning.", file=sys.stderr)
-    tuned = tune_model(
-        small, teacher=original, speech=sounds, minutes=minutes, steps=steps, checkpoint=state,
-        resume=resume and state.is_file(), settings=settings_for(small, target_weight=target_weight, seed=seed),
-        job=progress(as_json),
-    )  # fmt: skip
+    with interruptible(job := progress(as_json)):
+        tuned = tune_model(
+            small, teacher=original, speech=sounds, minutes=minutes, steps=steps, checkpoint=state,
+            resume=resume and state.is_file(), settings=settings_for(small, target_weight=target_weight, seed=seed),
+            job=job,
+        )  # fmt: skip
     tuned.save_pretrained(output)
     config, run = tuned.config, tuned.notes["tuning"]
     result = {**reductions(*sizes(config)), **run, "output": str(output)}
     sentence = f"{run['steps']} steps in {run['seconds']:.0f} s; held-out loss {run['held_out_before']:.3f} to "
-    report(result, as_json, f"{sentence}{run['held_out_best']:.3f}; the model is in {output}.")
+    sentence += f"{run['held_out_best']:.3f}; the model is in {output}."
+    report(result, as_json, f"Stopped after {sentence} To go on: --resume." if run["stopped"] else sentence)
 
 
 @app.command()
@@ -231,6 +237,7 @@ def evaluate(
     from adaptwin_widgets.intake import speech_of
     from adaptwin_widgets.speech import apply_condition
 
+    require_file(hypotheses)
     sounds = apply_condition(speech_of(speech, lambda: progress(as_json), limit), condition)
     whisper, other = load(model), load(against) if against else None
     score = score_model(
@@ -238,7 +245,7 @@ def evaluate(
     )
     if hypotheses:
         score.write_hypotheses(hypotheses)
-    sentence = f"{score.wer:.2f} % word errors, 95 % interval {score.wer_low:.2f} to {score.wer_high:.2f}"
+    sentence = str(score)
     if against:
         sentence += f"; {score.difference:+.2f} points ({score.difference_low:+.2f} to "
         sentence += f"{score.difference_high:+.2f}) against {against}"
@@ -266,19 +273,14 @@ def study(
     """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""
     from adaptwin_widgets import load
     from adaptwin_widgets.attempt import run_study
-    from adaptwin_widgets.intake import speech_of
+    from adaptwin_widgets.intake import evaluation_speech
     from adaptwin_widgets.pieces import executor_of
 
     try:
         fractions = [float(p) for p in points.split(",")]
     except ValueError as error:
         raise InputError(f"--points {points!r} is no list of fractions; write 0.15,0.3,0.45.") from error
-    sets = {}
-    for entry in evaluations:
-        name, equals, path = entry.partition("=")
-        if not (name and equals and path):
-            raise InputError(f"--eval {entry!r} has no name; write --eval target={entry}.")
-        sets[name] = speech_of(Path(path), lambda: progress(as_json))
+    sets = evaluation_speech(evaluations, lambda: progress(as_json))
     executor, sounds = executor_of(workers, scheduler), corpora(speech, as_json)
     done = run_study(
         load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
@@ -305,15 +307,15 @@ def export(
 ) -> None:
     """Write a model as a folder that another runtime loads."""
     from adaptwin_widgets import load
-    from adaptwin_widgets.export import DTYPES
+    from adaptwin_widgets.export import DTYPES, FILES
     from adaptwin_widgets.export import export as write
 
     began = time.monotonic()
-    folder = write(load(model), output, to=to, dtype=dtype)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    folder = write(load(model), output.resolve(), to=to, dtype=dtype)  # what "." was is gone when it is replaced
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.name in FILES)  # others may lie beside them
     dtype = dtype or DTYPES[to][0]
-    result = {"output": str(folder), "format": to, "dtype": dtype, "bytes": size, "seconds": time.monotonic() - began}
-    report(result, as_json, f"{folder} holds {model} for {to}, {size / 1e6:.1f} MB in {dtype}.")
+    result = {"output": str(output), "format": to, "dtype": dtype, "bytes": size, "seconds": time.monotonic() - began}
+    report(result, as_json, f"{output} holds {model} for {to}, {size / 1e6:.1f} MB in {dtype}.")
 
 
 @app.command("speech")
@@ -332,6 +334,7 @@ def read_speech(
     """Read speech in any layout, say what is usable, what is not and why, and write a manifest of it."""
     from adaptwin_widgets import Corpus, check_speech, load
 
+    require_file(output)
     whisper = load(model) if model else None
     corpus = Corpus.read(path, strict=False, audio=audio, text=text, speaker=speaker, job=progress(as_json))
     corpus = corpus.check(job=progress(as_json))
@@ -351,16 +354,9 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Say where the demonstration speech is, or copy it and the notebooks to a folder of your own."""
-    from adaptwin_widgets.demo import demo_folder, notebooks_folder
+    from adaptwin_widgets.demo import copy_demo, demo_folder
 
-    speech = demo_folder()
-    if output is not None:
-        if output.exists():
-            raise InputError(f"{output} exists already; give the name of a new folder.")
-        shutil.copytree(speech, output / "speech")
-        ignore = shutil.ignore_patterns("runs", ".ipynb_checkpoints")  # a checkout's own results
-        shutil.copytree(notebooks_folder(), output / "notebooks", ignore=ignore)
-        speech = output / "speech"
+    speech = demo_folder() if output is None else copy_demo(output)
     report({"speech": str(speech)}, as_json, f"The demonstration speech is in {speech}.")
 
 
@@ -369,9 +365,14 @@ def main() -> None:
     try:
         app(standalone_mode=False)
     except UsageError as error:
+        if len(sys.argv) == 1:  # the help, which Typer raises where nothing is asked
+            print(error.format_message(), file=sys.stderr)
+            sys.exit(2)
         _fail(error.format_message().rstrip(".") + _given_for(error))
     except InputError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(refusal(error))
     except (KeyboardInterrupt, typer.Abort):
         print("Stopped.", file=sys.stderr)
         sys.exit(130)

@@ -125,5 +125,5 @@ def stored_by(study: Any, name: str, evaluation: str) -> Stored | None:
 
 @lru_cache(maxsize=8)
 def _rows(path: Path, changed: int) -> list[dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = filter(None, path.read_text(encoding="utf-8").split("\n"))  # splitlines also cuts within a text, at U+2028
     return [{key: row[key] for key in KEYS} for row in map(json.loads, lines)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from adaptwin_widgets.spectra import (
     query_key_factors,
     value_output_factors,
 )
+from adaptwin_widgets.twins import exact
 from adaptwin_widgets.vocabulary import cut_processor, renumbered
 from adaptwin_widgets.whisper import Whisper
 
@@ -54,6 +56,8 @@ def compress(
     """
     plan.check(model.config, model.source)
     plan = plan.within(getattr(model.config, "ranks", None) or {})
+    if rank := getattr(model.config, "embedding_rank", None):
+        plan = replace(plan, embedding=min(plan.embedding or rank, rank))
     original = expand(model).model
     weights: dict[str, Tensor] = {}  # only what is new, in its final precision, so that no second model is ever there
     replaced: list[str] = []
@@ -163,7 +167,7 @@ def attention_weights_for(
         # The heads' outputs add, so what one lost another can partly make good: one joint least squares.
         cross = reduce.mT @ covariance
         new_o = closed_form.refit(cross @ reduce, cross @ wo, new_o)
-        mean = moments.mean.double() - bv  # of the mixed values without their bias
+        mean = exact(moments.mean) - bv  # of the mixed values without their bias
         new_bo = new_bo + mean @ (wo - reduce @ new_o)
     towards_q, towards_v = closed_form.balance(new_q, new_k), closed_form.balance(new_v, new_o.T)
     return {
@@ -182,16 +186,16 @@ def feed_forward_weights(
     """The `neurons` best neurons, and an output matrix refitted for the loss of the others."""
     pair = pair_of(original, twin)
     (name1, first), (name2, second) = pair.items()
-    kept = torch.as_tensor(order)[:neurons].sort().values.to(first.weight.device)
+    kept = torch.as_tensor(order)[:neurons].sort().values.cpu()
     rows = closed_form.rows_of(kept, twin.taps)
     _, w2 = matrices_of(pair)
-    b2 = second.bias.double()
+    b2 = exact(second.bias)
     new_w2 = w2[rows]
     if stats is not None:
         moments = stats.neurons[twin.part, twin.layer]
         covariance = moments.covariance[rows]
         new_w2 = closed_form.refit(covariance[:, rows], covariance @ w2, new_w2)
-        mean = moments.mean.double()
+        mean = exact(moments.mean)
         b2 = b2 + mean @ w2 - mean[rows] @ new_w2
     return {
         f"{name1}.weight": first.weight[kept],

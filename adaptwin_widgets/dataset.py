@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ def read_dataset(
         roles = roles or _roles(list(cells), columns)
         origin = Origin(name, number)
         try:
-            reader.add(_row(cells, roles, origin, home))
+            row = _row(cells, roles, origin, home)
+            if row.id in reader.ids:  # some number the sentence (FLEURS), which several people read
+                row = replace(row, id=f"{row.id}-{number:06d}")
+            reader.add(row)
         except InputError as error:
             reader.add(Problem(*origin, "unreadable audio", str(error)))
         job.update(number, max(total, number), f"Reading {name}")

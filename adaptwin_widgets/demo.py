@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from .asterisk import asterisk_speech
 from .errors import InputError
+from .files import require_room
 from .speech import Corpus
 
 __all__ = ["asterisk_speech", "demo_folder", "demo_speech"]
@@ -38,6 +40,19 @@ def notebooks_folder() -> Path:
         if list(folder.glob("*.ipynb")):
             return folder
     raise InputError(f"{package}: the notebooks are not installed; install the wheel again or use a checkout.")
+
+
+def copy_demo(folder: Path) -> Path:
+    """Copy the demonstration speech and the notebooks to a new folder, and say where in it the speech is.
+
+    Raises `InputError` if there is such a folder already.
+    """
+    if folder.exists():
+        raise InputError(f"{folder} exists already; give the name of a new folder.")
+    require_room(folder)
+    ignore = shutil.ignore_patterns("runs", ".ipynb_checkpoints")  # a checkout's own results
+    shutil.copytree(notebooks_folder(), folder / "notebooks", ignore=ignore)
+    return Path(shutil.copytree(demo_folder(), folder / "speech"))
 
 
 def demo_speech() -> dict[str, Corpus]:

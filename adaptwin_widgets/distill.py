@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptwin_widgets.anatomy import encoder_input
+from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import corpus_weights, frame_weights, teacher_tokens
@@ -72,7 +73,7 @@ class Lessons:
             held_out.append(Samples(teacher, kept, languages[-1], seed, rough=rough, most=few, written=next(known)))
             held_out[-1].write(0, job)
         self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
-        self.distance = Distance(teacher, resolve_dtype(dtype, teacher.device))
+        self.distance = Distance(teacher, tuning_dtype(dtype, teacher.device))
         self.prompt = teacher.prompt(language=languages[0])
         # What the teacher has written so far: of each corpus, of what is learnt from and of what is held out.
         self.written = [part.written for pair in zip(training, held_out, strict=True) for part in pair]
@@ -93,6 +94,14 @@ class Lessons:
         """Have the teacher write what this step learns from, and some more."""
         for which, place in self.order.places(step):
             self.order.corpora[which].write(place, job)
+
+
+def tuning_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format to tune in: that of `resolve_dtype`, but never float16, in which small gradients vanish."""
+    if name == "float16":
+        raise InputError("dtype='float16' loses small gradients; tune in bfloat16 or float32, or leave it to \"auto\".")
+    found = resolve_dtype(name, device)
+    return torch.float32 if found == torch.float16 else found
 
 
 class Distance:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adaptwin_widgets.twins import cholesky
+from adaptwin_widgets.twins import cholesky, exact
 
 EMBEDDING = "model.decoder.embed_tokens.weight"  # its table's name in a state dictionary
 UNIFORM = 0.1  # share of all tokens alike in the weight of a token: the unlikely must not become likely
@@ -37,14 +37,16 @@ def factor(
     >>> (table @ basis).round(decimals=6).tolist()
     [[1.0, 1.0], [2.0, 2.0]]
     """
-    e = embedding.double()
+    e = exact(embedding)
     size, d = e.shape
     metric = torch.eye(d, dtype=torch.float64, device=e.device)
     if second is not None:
-        metric = second.double() * d / second.double().trace() + INPUT * metric
+        second = exact(second).to(e.device)
+        metric = second * d / second.trace() + INPUT * metric
     weight = torch.full((size,), 1.0 / size, dtype=torch.float64, device=e.device)
     if chances is not None:
-        weight = (1 - UNIFORM) * chances.double() / chances.double().sum() + UNIFORM * weight
+        chances = exact(chances).to(e.device)
+        weight = (1 - UNIFORM) * chances / chances.sum() + UNIFORM * weight
     r = cholesky(metric)
     image = e @ r.mT
     _, vectors = torch.linalg.eigh(image.mT @ (image * weight[:, None]))  # V, from a Gram matrix of d x d

@@ -13,6 +13,16 @@ class InputError(ValueError):
     """
 
 
+def refusal(error: OSError) -> str:
+    """What the system would not do, in one sentence: a full disk, a file of somebody else's.
+
+    >>> refusal(PermissionError(13, "Permission denied", "plan.json"))
+    'plan.json cannot be used (Permission denied); check the path, its permissions and the room on the disk.'
+    """
+    what = f"{error.filename} cannot be used ({error.strerror})" if error.filename else reason(error)
+    return f"{what}; check the path, its permissions and the room on the disk."
+
+
 def reason(error: Exception) -> str:
     """The first line of what an error says, to go on with in a sentence.
 

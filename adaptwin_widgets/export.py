@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adaptwin_widgets import ct2_writer, onnx_writer
 from adaptwin_widgets.errors import InputError
-from adaptwin_widgets.files import whole_folder
+from adaptwin_widgets.files import carry_over, require_room, whole_folder
 from adaptwin_widgets.whisper import Whisper
 
 WRITERS = {"ctranslate2": ct2_writer.write, "onnx": onnx_writer.write}
@@ -15,6 +15,12 @@ DTYPES = {  # the first is what one gets who says nothing
     "onnx": ("float32", "int8"),
 }
 OWN = ("model.bin", "encoder_model.onnx")  # files that tell an export from other folders
+# What an export may be made of, whatever its format and whoever converted it: beside a new one it is out of date.
+FILES = {
+    *OWN, *onnx_writer.FILES, "vocabulary.json", "vocabulary.txt", "config.json", "generation_config.json",
+    "preprocessor_config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "normalizer.json",
+}  # fmt: skip
 
 
 def export(model: Whisper, folder: str | Path, to: str = "ctranslate2", dtype: str | None = None) -> Path:
@@ -29,8 +35,9 @@ def export(model: Whisper, folder: str | Path, to: str = "ctranslate2", dtype: s
     >>> aw.export(aw.load("small"), "small-ct2", to="ctranslate2", dtype="int8")          # doctest: +SKIP
     PosixPath('small-ct2')
 
-    The folder appears whole or not at all; an earlier export there is replaced. Raises InputError for another format,
-    a folder that holds anything else, and where the runtime's own package is missing.
+    The folder appears whole or not at all; an earlier export there is replaced, and what else lies beside it is kept.
+    Raises InputError for another format, a folder that holds files and no export, and where the runtime's own package
+    is missing.
     """
     if to not in WRITERS:
         raise InputError(f"{to!r} is no format to export to; choose {' or '.join(WRITERS)}.")
@@ -41,7 +48,7 @@ def export(model: Whisper, folder: str | Path, to: str = "ctranslate2", dtype: s
         raise InputError(f"{type(model).__name__} is no model to export; give what load or compress returned.")
     folder = Path(folder).expanduser()
     _require_own(folder)
-    with whole_folder(folder) as new:
+    with whole_folder(folder, _keep_other_files) as new:
         WRITERS[to](model, new, dtype)
     return folder
 
@@ -52,3 +59,11 @@ def _require_own(folder: Path) -> None:
         raise InputError(f"{folder} is a file; give a folder to export to.")
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / n).is_file() for n in OWN):
         raise InputError(f"{folder} is not empty and holds no export; give another folder.")
+    require_room(folder)
+
+
+def _keep_other_files(target: Path, new: Path) -> None:
+    """Copy to the new folder what a user put beside the old export."""
+    for entry in target.iterdir():
+        if entry.name not in FILES and not (new / entry.name).exists():
+            carry_over(entry, new)

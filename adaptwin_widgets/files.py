@@ -38,6 +38,38 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         raise
 
 
+def require_room(path: Path) -> None:
+    """Raise InputError unless something can be made at this path: asked before the work, not after it."""
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    if not place.is_dir():
+        raise InputError(f"{path} cannot be written, for {place} is a file; give another path.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"{path} cannot be written, for you may not write to {place}; give another path.")
+
+
+def require_file(path: Path | None) -> None:
+    """The same for a file; None is nothing to write.
+
+    >>> require_file(Path("."))
+    Traceback (most recent call last):
+    ...
+    adaptwin_widgets.errors.InputError: . is a folder; give a file to write to.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a file to write to.")
+    require_room(path)
+
+
+def carry_over(entry: Path, folder: Path) -> None:
+    """Copy a file, a link or a folder into another folder."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.copytree(entry, folder / entry.name, symlinks=True)
+    else:
+        shutil.copy2(entry, folder / entry.name, follow_symlinks=False)
+
+
 @contextmanager
 def whole_folder(target: Path, keep: Callable[[Path, Path], None] | None = None) -> Iterator[Path]:
     """A new folder to write into, which takes the target's place when all went well; else the old one stays.

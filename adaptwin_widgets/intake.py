@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.mismatch import check_speech
 from adaptwin_widgets.speech import Corpus
@@ -40,6 +41,17 @@ def training_speech(paths: list[Path], new_job: NewJob) -> list[Corpus]:
                 f"{len(suspects)} of {len(corpus)} transcripts of {path} may not match, for example "
                 f"{suspects[0].id!r}: {suspects[0].reason}. To look at them: adaptwin speech {path} --model tiny.en"
             )
+    return found
+
+
+def evaluation_speech(entries: list[str], new_job: NewJob) -> dict[str, Corpus]:
+    """The sets to score on, by their names, from NAME=SPEECH."""
+    found = {}
+    for entry in entries:
+        name, equals, path = entry.partition("=")
+        if not (name and equals and path):
+            raise InputError(f"--eval {entry!r} has no name; write --eval target={entry}.")
+        found[name] = speech_of(Path(path), new_job)
     return found
 
 

@@ -6,10 +6,13 @@ knows nothing of who listens: a progress bar, a widget, a cluster, or nobody.
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
 
@@ -100,3 +103,30 @@ def with_bar(name: str = "", disable: bool = False) -> Job:
 
     job.listeners.append(draw)
     return job
+
+
+@contextmanager
+def interruptible(job: Job) -> Iterator[None]:
+    """Within it the first Ctrl-C cancels the job, so that the work ends with what it has; the second ends it at once.
+
+    Work that has nothing yet to end with, and so raises `Cancelled`, is interrupted after all: `KeyboardInterrupt`.
+    Where Ctrl-C is ignored it stays so, and so it does outside the main thread, which alone hears it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    deaf = threading.current_thread() is not threading.main_thread()
+    if deaf or before is None or before is signal.SIG_IGN:
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        os.write(2, b"Stopping with the best so far; Ctrl-C again ends at once.\n")  # print is not safe in a handler
+        job.cancel()
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    except Cancelled as error:
+        raise KeyboardInterrupt from error
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -22,8 +22,9 @@ from adaptwin_widgets.precision import release
 from adaptwin_widgets.scratch import Scratch
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
+from adaptwin_widgets.twins import covariance
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import ROUGH, WINDOWS, Window, pack, roughened
+from adaptwin_widgets.windows import ROUGH, WINDOWS, Window, pack, require_observable, roughened
 
 UNIFORM = 0.1  # share of a plain average mixed into the attention a key receives
 SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
@@ -31,11 +32,6 @@ PROMPT = 0.1  # weight of a prompt's position: it predicts no text, but every to
 SHRINKAGE = 0.01  # least share of the diagonal in the covariance of neurons, a few of which outshine all others
 IN_MEMORY = 2 * 2**30  # bytes of neurons' moments; more than that (from medium on) lie on disk
 STRIDE = 3  # encoder frames are 20 ms apart and alike: every third query and neuron row says the same
-
-
-def covariance(mean: Tensor, second: Tensor) -> Tensor:
-    """Covariance [n, n], float64, from a mean [n] and a second moment [n, n]."""
-    return second.double() - torch.outer(mean.double(), mean.double())
 
 
 def shrink(matrix: Tensor, rows: float) -> Tensor:
@@ -326,10 +322,7 @@ def observe(
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
     if not corpora:
         raise InputError("There is no speech to observe; give at least one corpus.")
-    if windows < 1:
-        raise InputError(f"windows={windows} would observe nothing; give 1 or more, or leave it out for {WINDOWS}.")
-    if not 0 < target_weight <= 1:
-        raise InputError(f"The target's weight is {target_weight}; it has to be above 0 and at most 1.")
+    require_observable(windows, target_weight)
     job, model = ensure(job), expand(model)
     parts = [_observe_one(model, c, windows, rough, batch_size, seed, job) for c in corpora]
     return Statistics.mix(parts, corpus_weights(corpora, target_weight))

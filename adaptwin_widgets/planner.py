@@ -18,7 +18,7 @@ from adaptwin_widgets.allocate import Queue, describe, limit, meet, queue, saved
 from adaptwin_widgets.anatomy import Twin, full_rank, heads_of, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
-from adaptwin_widgets.plan import RankPlan, shape_of
+from adaptwin_widgets.plan import RankPlan, matches, shape_of
 from adaptwin_widgets.sensitivity import Sensitivity
 from adaptwin_widgets.spectra import Spectra
 
@@ -84,6 +84,8 @@ class Planner(HasTraits):
         if not isinstance(plan, RankPlan):
             raise InputError(f"{type(plan).__name__} is no rank plan; give a RankPlan, such as RankPlan.load(path).")
         plan.check(self.config, self.source)
+        locked = tuple(name for name in self.heads if any(matches(name, lock) for lock in plan.locked))
+        plan = replace(plan, locked=locked)  # "cross" locks many
         if plan == self.plan:
             return
         self._history = [*self._history[: self._at + 1], plan][-HISTORY:]

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adaptwin_widgets.allocate import uniform
+from adaptwin_widgets.allocate import require_budgets, uniform
+from adaptwin_widgets.anatomy import twins_of
 from adaptwin_widgets.compress import compress
 from adaptwin_widgets.distill import Lessons
 from adaptwin_widgets.errors import InputError
@@ -23,7 +24,7 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.tune import prepare, tune
 from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import ROUGH, WINDOWS
+from adaptwin_widgets.windows import ROUGH, WINDOWS, require_observable
 
 ALLOCATIONS = ("measured", "energy")
 METHODS = ("ours", "even", "uniform", "adaptwin")
@@ -40,7 +41,7 @@ class Recipe:
     >>> recipe = aw.Recipe(aw.load("tiny.en"), [aw.demo_speech()["target_train"]])               # doctest: +SKIP
     >>> small = recipe.tune(recipe.compress(recipe.plan(encoder=0.3)), minutes=1)         # doctest: +SKIP
 
-    Raises InputError for an unknown allocation.
+    Raises InputError for an unknown allocation, less than one window, and a weight that is no share.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Recipe:
     ):
         if allocation not in ALLOCATIONS:
             raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
+        require_observable(windows, target_weight)
         self.model, self.speech, self.target_weight = model, list(speech), target_weight
         self.allocation, self.windows, self.rough, self.seed, self.job = allocation, windows, rough, seed, job
         self.crew: Crew | None = None  # who measures the sensitivity instead of this process
@@ -84,8 +86,8 @@ class Recipe:
         """Measured damage of the twins of these sides; None where energies are to decide."""
         if self.allocation == "energy" or self.stats is None:
             return None
-        measured = {twin.side for twin in self._damage.curves}
-        if missing := [side for side in sides if side not in measured]:
+        unknown = {twin.side for twin in twins_of(self.model.config) if twin not in self._damage.curves}
+        if missing := [side for side in sides if side in unknown]:  # one that was interrupted is known in part
             found = measure_sensitivity(
                 self.model, self.spectra, self.stats, self.speech, sides=missing, executor=self.crew, job=self.job
             )
@@ -119,6 +121,7 @@ class Recipe:
         alike = all(getattr(settings, n) == getattr(self.settings, n) for n in LESSONS)
         if alike and [c.name for c in speech] == [c.name for c in self.speech]:
             return self.lessons
+        self.__dict__.pop("lessons", None)  # the teacher's states of two kinds at once would take twice the memory
         return prepare(self.model, speech, settings, self.job)
 
     def vocabulary(self, wish: str | Vocabulary) -> Vocabulary:
@@ -145,9 +148,11 @@ class Recipe:
         """
         if method not in METHODS:
             raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
-        words = None if vocabulary is None else self.vocabulary(vocabulary)
-        if method in ("uniform", "adaptwin") and (words is not None or embedding is not None):
+        smaller = vocabulary is not None or embedding is not None
+        if method in ("uniform", "adaptwin") and smaller:
             raise InputError(f'method="{method}" leaves the embedding whole; take "ours" or "even".')
+        require_budgets(self.model.config, smaller, **budget)  # now, not after the minutes that observing takes
+        words = None if vocabulary is None else self.vocabulary(vocabulary)
         if method == "adaptwin":
             return replace(uniform(spectra(self.model), **budget), method=ADAPTWIN)
         if method == "uniform":

@@ -145,6 +145,8 @@ class Order:
 
     def __init__(self, corpora: Sequence[Samples], shares: Sequence[float], batch_size: int, seed: int):
         self.corpora, self.shares, self.batch_size, self.seed = corpora, shares, batch_size, seed
+        self._drawn: list[tuple[int, int]] = []  # of each number: which corpus, and how many of it came before
+        self._counts = [0] * len(corpora)
 
     def __getitem__(self, step: int) -> list[Sample]:
         return [self.corpora[which][place] for which, place in self.places(step)]
@@ -154,12 +156,15 @@ class Order:
         return [self._place(step * self.batch_size + i) for i in range(self.batch_size)]
 
     def _place(self, number: int) -> tuple[int, int]:
-        # Golden-ratio steps spread the shares evenly: any stretch of numbers has each corpus in proportion.
-        point = (number * 0.6180339887498949) % 1.0
-        bounds = torch.tensor(self.shares).cumsum(0)
-        which = min(int(torch.searchsorted(bounds, point, right=True)), len(self.corpora) - 1)
+        bounds = list(itertools.accumulate(self.shares))[:-1]
+        while len(self._drawn) <= number:
+            # Golden-ratio steps spread the shares evenly: any stretch of numbers has each corpus in proportion.
+            which = bisect_right(bounds, len(self._drawn) * 0.6180339887498949 % 1.0)
+            self._drawn.append((which, self._counts[which]))
+            self._counts[which] += 1
+        which, before = self._drawn[number]
         size = len(self.corpora[which])
-        turn, place = divmod(int(number * self.shares[which]), size)
+        turn, place = divmod(before, size)
         if not turn:  # in the order in which the teacher writes them, so that it is never far ahead
             return which, place
         generator = torch.Generator().manual_seed(hash((self.seed, which, turn)) % 2**63)

@@ -14,7 +14,7 @@ from typing import Any
 import jiwer
 import numpy as np
 import torch
-from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
@@ -83,6 +83,16 @@ class Score:
     difference_low: float | None = None
     difference_high: float | None = None
     hypotheses: list[Hypothesis] = field(default_factory=list, repr=False)
+
+    def __str__(self) -> str:
+        """The rate and its interval, in words.
+
+        >>> print(score_texts(["今日はいい天気"], ["今日はいい電気"], ["a"], "ja"))
+        14.29 % character errors in Japanese, 95 % interval 14.29 to 14.29
+        """
+        kind = "character" if self.metric == "cer" else "word"
+        rate = f"{self.wer:.2f} % {kind} errors in {LANGUAGES.get(self.language, self.language).title()}"
+        return f"{rate}, 95 % interval {self.wer_low:.2f} to {self.wer_high:.2f}"
 
     def to_dict(self) -> dict[str, Any]:
         """All but the hypotheses, ready for JSON; what was not asked for is left out.

@@ -210,12 +210,13 @@ def _modules(
     original: nn.Module, spectra: Spectra, stats: Statistics, twin: Twin, ranks: dict[str, list[int]]
 ) -> dict[str, nn.Module]:
     """The compressed modules of one twin by name: an attention, or the two of a feed-forward pair."""
+    as_there = {"device": original.device, "dtype": original.dtype}
     if twin.kind == "feed_forward":
         new = feed_forward_weights(original, twin, ranks[str(twin)][0], spectra.order[twin], stats)
         pair = copy.deepcopy(pair_of(original, twin))
         for name, module in pair.items():
             for what in ("weight", "bias"):
-                setattr(module, what, nn.Parameter(new[f"{name}.{what}"].to(original.dtype)))
+                setattr(module, what, nn.Parameter(new[f"{name}.{what}"].to(**as_there)))
         return pair
     dense = attention_of(original, twin.part, twin.layer)
     full = [dense.head_dim] * dense.num_heads
@@ -223,7 +224,7 @@ def _modules(
     with torch.device("meta"):
         module = TwinAttention(dense, qk, vo)
     new = attention_weights_for(original, twin, ranks, stats)
-    module.load_state_dict({name: value.to(original.dtype) for name, value in new.items()}, assign=True)
+    module.load_state_dict({name: value.to(**as_there) for name, value in new.items()}, assign=True)
     return {attention_name(twin.part): module.eval()}
 
 

@@ -38,6 +38,8 @@ class Settings:
     decoder: float = 0.1
 
     def __post_init__(self) -> None:
+        if not 0 <= self.target_weight <= 1:
+            raise InputError(f"The target's weight is {self.target_weight}; it has to be at least 0 and at most 1.")
         if not 0 <= self.layerwise <= 1:
             raise InputError(f"layerwise={self.layerwise} is no share of a run; give a number from 0 to 1.")
         if not (isinstance(self.lora, int) and self.lora >= 0):
@@ -62,6 +64,14 @@ class Settings:
         16
         """
         return cls(**{"layerwise": 0.5, "lora": 16, "learning_rate": 1e-3, "decoder": 1.0, **more})
+
+
+def check_limits(minutes: float | None, steps: int | None, needed: bool = True) -> None:
+    """Raise InputError unless one of the limits of a tune is given, or none where it is not needed, and above 0."""
+    if (minutes is None) == (steps is None) and (needed or steps is not None):
+        raise InputError("Say how long to tune: minutes or steps, one of the two.")
+    if (minutes is not None and not minutes > 0) or (steps is not None and not steps > 0):
+        raise InputError(f"A tune of {minutes if steps is None else steps} is none; give a number above 0.")
 
 
 def settings_for(small: Whisper, **more: Any) -> Settings:

@@ -107,9 +107,13 @@ def header_of(path: Path, chosen: Mapping[str, str] | None = None) -> tuple[dict
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         first = read_text(path).partition("\n")[0]
     else:
-        first = start.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape").strip("\r\n")
+        first = start.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+        first = re.split("[\r\n]", first, maxsplit=1)[0]  # a classic Mac's lines end in \r alone
     delimiter = delimiter_of(first, path.suffix.lower())
-    header = next(csv.reader([first], delimiter=delimiter, quoting=_quoting(delimiter)), [])
+    try:
+        header = next(csv.reader([first], delimiter=delimiter, quoting=_quoting(delimiter)), [])
+    except csv.Error:  # no table at all, whatever its name
+        header = []
     try:
         roles = roles_of(header, chosen)
     except InputError as error:

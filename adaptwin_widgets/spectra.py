@@ -27,6 +27,7 @@ from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.expand import expand
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.observe import Statistics
+from adaptwin_widgets.twins import exact
 from adaptwin_widgets.whisper import Whisper
 
 
@@ -74,7 +75,7 @@ def attention_weights(model: nn.Module, part: str, layer: int) -> tuple[Tensor, 
     """Float64 (Wq, bq, Wk, Wv, bv, Wo, bo) of one attention in row-vector notation: W [d, H*dh], Wo [H*dh, d]."""
     a = attention_of(model, part, layer)
     return tuple(
-        t.detach().double()
+        exact(t)
         for t in (
             a.q_proj.weight.T, a.q_proj.bias, a.k_proj.weight.T, a.v_proj.weight.T, a.v_proj.bias,
             a.out_proj.weight.T, a.out_proj.bias,
@@ -96,10 +97,10 @@ def diagonal_blocks(matrix: Tensor, heads: int) -> Tensor:
 def white_moment(weight: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
     """[H, dh, dh] second moment of what each head's rows of a projection [H*dh, d] make of white inputs, as spectra of
     weights alone (CLOVER, ICML 2025) assume them; a bias [H*dh] counts as one more input."""
-    rows = weight.detach().double().unflatten(0, (heads, -1))
+    rows = exact(weight).unflatten(0, (heads, -1))
     moment = rows @ rows.mT
     if bias is not None:
-        own = bias.detach().double().unflatten(0, (heads, -1))
+        own = exact(bias).unflatten(0, (heads, -1))
         moment += own[:, :, None] * own[:, None]
     return moment
 
@@ -129,7 +130,7 @@ def value_output_moments(model: nn.Module, twin: Twin, stats: Statistics | None)
         covariance = white_moment(a.v_proj.weight, a.num_heads)
     else:
         covariance = diagonal_blocks(stats.attention[twin.part, twin.layer].covariance, a.num_heads)
-    return covariance, a.out_proj.weight.detach().double().T.unflatten(0, (a.num_heads, -1))
+    return covariance, exact(a.out_proj.weight).T.unflatten(0, (a.num_heads, -1))
 
 
 def neuron_order(model: nn.Module, twin: Twin, stats: Statistics | None) -> closed_form.FeedForward:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.figures import frontier
-from adaptwin_widgets.files import write_atomically
+from adaptwin_widgets.files import require_room, write_atomically
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.versus import compare
 from adaptwin_widgets.whisper import Whisper, load
@@ -82,6 +82,7 @@ class Study:
         elif self.folder.is_dir() and any(self.folder.iterdir()):
             raise InputError(f"{self.folder} is not empty and holds no study; give another folder.")
         else:
+            require_room(head)
             write_atomically(head, json.dumps({"format": FORMAT, **self.about}, indent=1) + "\n")
 
     def _open(self, head: Path) -> None:
@@ -92,11 +93,14 @@ class Study:
         if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
             raise InputError(f"{head} is no study of format {FORMAT}; give another folder.")
         for key, value in self.about.items():
+            if key == "recordings" and key not in stored:
+                continue  # begun before that was written down
             if stored.get(key) != value:
+                another = f"other {key}" if key.endswith("s") else f"another {key}"
                 raise InputError(
-                    f"{self.folder} studies another {key} ({stored.get(key)!r}, not {value!r}); give another folder."
+                    f"{self.folder} studies {another} ({stored.get(key)!r}, not {value!r}); give another folder."
                 )
-        self.about = stored
+        self.about |= stored
         self.records = list(_read_records(self.folder / "records.jsonl"))
 
     def __len__(self) -> int:
@@ -164,8 +168,8 @@ class Study:
 
     def hypotheses(self, name: str, evaluation: str) -> list[dict[str, Any]]:
         """Every utterance's reference and hypothesis of a try, as `Score.write_hypotheses` wrote them."""
-        lines = self.hypotheses_file(name, evaluation).read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines]
+        text = self.hypotheses_file(name, evaluation).read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.split("\n") if line]  # splitlines also cuts within a text, at U+2028
 
     def plan(self, name: str) -> RankPlan:
         """The plan of a try; raises KeyError for the original and for unknown names."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ from adaptwin_widgets.jobs import Cancelled, Job, ensure
 from adaptwin_widgets.lora import adapt, settle
 from adaptwin_widgets.model import TwinWhisperConfig, is_compressed
 from adaptwin_widgets.precision import release
-from adaptwin_widgets.settings import LESSONS, Settings, settings_for
+from adaptwin_widgets.settings import LESSONS, Settings, check_limits, settings_for
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.vocabulary import shared
 from adaptwin_widgets.whisper import Whisper
@@ -118,10 +119,7 @@ def check_tune(
         teacher.config.encoder_layers,
     ):
         raise InputError(f"{small.source} was not made from {teacher.source}; give the original it was made from.")
-    if (minutes is None) == (steps is None):
-        raise InputError("Say how long to tune: minutes or steps, one of the two.")
-    if (minutes is not None and not minutes > 0) or (steps is not None and not steps > 0):
-        raise InputError(f"A tune of {minutes if steps is None else steps} is none; give a number above 0.")
+    check_limits(minutes, steps)
     if not corpora:
         raise InputError("There is no speech to tune on; give at least one corpus.")
 
@@ -150,6 +148,7 @@ class Run:
         ]
         self.optimiser = torch.optim.AdamW(groups, lr=self.rate, weight_decay=0.0)
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.began_with = _fingerprint(self.best) if file else ""
 
     def go(
         self,
@@ -158,7 +157,7 @@ class Run:
         steps: int | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
-        """Train until the limit; whatever ends it, the best state is kept and saved."""
+        """Train until the limit or until the job is cancelled; the best state is kept and saved."""
         before, saved = self.progress.seconds, time.monotonic()
         slowest = {"step": 0.0, "check": 0.0, "save": 0.0, "write": 0.0}
 
@@ -299,9 +298,15 @@ class Run:
             tensors[f"now.{name}"], tensors[f"best.{name}"] = p.detach(), self.best[name]
             for key, value in self.optimiser.state.get(p, {}).items():
                 tensors[f"{key}.{name}"] = value
-        state = {"progress": asdict(self.progress), "settings": asdict(self.settings)}
+        models = [self.began_with, _fingerprint(self.best)]
+        state = {"progress": asdict(self.progress), "of": self._of(), "models": models}
         tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
         write_atomically(self.file, safetensors.torch.save(tensors, metadata={"run": json.dumps(state)}))
+
+    def _of(self) -> dict[str, Any]:
+        """What a run's course depends on beside its model, as it is read back from JSON."""
+        heard = [[window.id for window in corpus.windows] for corpus in self.lessons.order.corpora]
+        return json.loads(json.dumps({"settings": asdict(self.settings), "speech": _digest(json.dumps(heard))}))
 
     def restore(self) -> None:
         """Go on from the checkpoint; raises InputError when there is none or it does not fit."""
@@ -310,6 +315,11 @@ class Run:
         try:
             with safetensors.safe_open(self.file, "pt") as opened:
                 state = json.loads(opened.metadata()["run"])
+            different = [f"with other {key}" for key, value in self._of().items() if value != state["of"][key]]
+            if self.began_with not in state["models"]:  # a tune that ended may have its result in the model's place
+                different.append("of another model")
+            if different:
+                raise InputError(f"{self.file} is of a tune {different[0]}; give what it began with, or do not resume.")
             tensors = safetensors.torch.load_file(self.file)
             with torch.no_grad():
                 for name, p in self.parameters.items():
@@ -321,6 +331,25 @@ class Run:
             self.progress = Progress(**{**state["progress"], "stopped": False})
         except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(f"{self.file} is no checkpoint of this model ({error}); start without resume.") from error
+
+
+def _digest(text: str | bytes) -> str:
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    """Tells one state of these parameters from another."""
+    return _digest("".join(_digest(t.cpu().numpy().tobytes()) for t in tensors.values()))
+
+
+def stored_progress(file: Path) -> dict[str, Any]:
+    """Steps and seconds of a checkpoint; zero where a try was cut off before its first one."""
+    try:
+        with safetensors.safe_open(file, "pt") as opened:
+            progress = json.loads(opened.metadata()["run"])["progress"]
+        return {"steps": progress["steps"], "seconds": progress["seconds"]}
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
+        return {"steps": 0, "seconds": 0.0}
 
 
 def compressed_layers(config: TwinWhisperConfig) -> list[tuple[str, int]]:

@@ -48,13 +48,32 @@ class FeedForward(NamedTuple):
     order: Tensor
 
 
+def exact(x: Tensor) -> Tensor:
+    """A tensor in float64, in which all of this is reckoned; on the CPU where its device has none (Apple's).
+
+    >>> exact(torch.ones(2)).dtype
+    torch.float64
+    """
+    return x.detach().to("cpu" if x.device.type == "mps" else x.device, torch.float64)
+
+
+def covariance(mean: Tensor, second: Tensor) -> Tensor:
+    """Covariance [n, n], float64, from a mean [n] and a second moment [n, n], where the mean is.
+
+    >>> covariance(torch.tensor([2.0]), torch.tensor([[5.0]])).tolist()
+    [[1.0]]
+    """
+    mean = exact(mean)
+    return exact(second.to(mean.device)) - torch.outer(mean, mean)
+
+
 def cholesky(moment: Tensor, ridge: float = RIDGE) -> Tensor:
     """Upper factor ``R`` with ``C + ridge = Rᵀ R`` of a batch of covariances [..., n, n], in float64.
 
     >>> cholesky(torch.eye(2) * 4.0).round(decimals=3).tolist()
     [[2.0, 0.0], [0.0, 2.0]]
     """
-    moment = moment.double()
+    moment = exact(moment)
     moment = (moment + moment.mT) / 2
     scale = moment.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-30)
     eye = torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)
@@ -98,7 +117,7 @@ def value_output(covariance: Tensor, output: Tensor) -> ValueOutput:
     [[3.0..., 3.0...]]
     """
     r = cholesky(covariance)
-    image = r @ output.double()
+    image = r @ exact(output)
     # With image = Lᵀ Q, Q orthonormal, the left side of the small L's decomposition is all of the image's.
     u, s, _ = torch.linalg.svd(torch.linalg.qr(image.mT, mode="r").R.mT, full_matrices=False)
     return ValueOutput(s, torch.linalg.solve_triangular(r, u, upper=True), u.mT @ image)
@@ -111,7 +130,7 @@ def value_output_values(covariance: Tensor, output: Tensor) -> Tensor:
     >>> value_output_values(torch.eye(2)[None], 3 * torch.eye(2)[None]).tolist()
     [[3.0..., 3.0...]]
     """
-    image = cholesky(covariance) @ output.double()
+    image = cholesky(covariance) @ exact(output)
     return torch.linalg.eigvalsh(image @ image.mT).clamp_min(0).sqrt().flip(-1)
 
 
@@ -130,7 +149,7 @@ def feed_forward(covariance: Tensor, output: Tensor, block: int | None = None, t
     n = len(covariance) // taps
     block = block or max(1, n // 64)
     inverse = torch.cholesky_inverse(cholesky(covariance), upper=True)
-    w = output.double().clone()
+    w = exact(output).clone()
     names = torch.arange(n, device=w.device)
     alive = torch.ones(n, dtype=torch.bool, device=w.device)
     removed, costs = [], []
@@ -199,7 +218,7 @@ def refit(second: Tensor, cross: Tensor, prior: Tensor, ridge: float = 1e-4) -> 
     >>> refit(torch.eye(2), 2 * torch.eye(2), 2 * torch.eye(2)).tolist()
     [[2.0, 0.0], [0.0, 2.0]]
     """
-    second, cross, prior = second.double(), cross.double(), prior.double()
+    second, cross, prior = exact(second), exact(cross), exact(prior)
     if not len(second):
         return prior
     damped = second + ridge * second.diagonal().mean() * torch.eye(len(second), device=second.device)

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.twins import exact
 
 if TYPE_CHECKING:
     from transformers import WhisperProcessor
@@ -109,7 +110,7 @@ def choose_vocabulary(
     pieces = Pieces.of(tokenizer)
     used = _use(tokenizer.to_str(), language).copy()
     if stats is not None and stats.output is not None:
-        seen = stats.output.chances.double().numpy()[: len(used)]
+        seen = exact(stats.output.chances).cpu().numpy()[: len(used)]
         used = used / used.sum() + seen / seen.sum()
     never = [token for token in model.model.generation_config.suppress_tokens or [] if token < len(used)]
     used[never] = 0.0  # the model may not write them
@@ -286,4 +287,4 @@ def shared(small: Whisper, original: Whisper) -> Shared | None:
     for token in sorted(parts):  # parts come before what is made of them
         if nearest[token] < 0:
             nearest[token] = nearest[parts[token][1]]
-    return Shared(kept, nearest)
+    return Shared(kept.to(small.device), nearest.to(small.device))

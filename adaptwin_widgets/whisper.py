@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import shutil
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from transformers.models.whisper.tokenization_whisper import TASK_IDS, TO_LANGUA
 
 from adaptwin_widgets.card import CARD, is_ours, model_card
 from adaptwin_widgets.errors import InputError, reason
-from adaptwin_widgets.files import read_json, whole_folder
+from adaptwin_widgets.files import carry_over, read_json, require_room, whole_folder
 from adaptwin_widgets.formats import MODEL_TYPES, no_bars, read
 
 NOTES = "adaptwin.json"  # how a compressed model was made
@@ -169,6 +168,7 @@ def require_model_folder(folder: Path) -> None:
         config = folder / "config.json"
         if not config.is_file() or read_json(config).get("model_type") not in MODEL_TYPES:
             raise InputError(f"{folder} is not empty and holds no Whisper model; give another folder.")
+    require_room(folder)
 
 
 def _keep_other_files(target: Path, new: Path) -> None:
@@ -178,7 +178,4 @@ def _keep_other_files(target: Path, new: Path) -> None:
         own_card = entry.name == CARD and entry.is_file() and not is_ours(entry)
         if weights or ((new / entry.name).exists() and not own_card):
             continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.copytree(entry, new / entry.name, symlinks=True)
-        else:
-            shutil.copy2(entry, new / entry.name, follow_symlinks=False)
+        carry_over(entry, new)

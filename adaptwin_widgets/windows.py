@@ -18,6 +18,14 @@ WINDOWS = 120  # of each corpus, to observe: with 40, a tenth to a quarter of th
 ROUGH = 0.25  # share of windows heard through noise, a telephone or a room, where nothing else is said
 
 
+def require_observable(windows: int, target_weight: float) -> None:
+    """Raise InputError for a number of windows, or a share of the target speaker's, with which nothing is observed."""
+    if windows < 1:
+        raise InputError(f"windows={windows} would observe nothing; give 1 or more, or leave it out for {WINDOWS}.")
+    if not 0 < target_weight <= 1:
+        raise InputError(f"The target's weight is {target_weight}; it has to be above 0 and at most 1.")
+
+
 @dataclass(frozen=True)
 class Window:
     """Whole utterances laid one after another, with silence between, to fill Whisper's 30 s.

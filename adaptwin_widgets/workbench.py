@@ -5,9 +5,7 @@ It knows no widget. Views observe its traits and call its methods; whatever is s
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +15,7 @@ from traitlets import Any as AnyTrait
 from traitlets import Dict, HasTraits, Int, List, Unicode
 
 from adaptwin_widgets.allocate import uniform
-from adaptwin_widgets.attempt import Attempts, Try, about_study, require_apart
+from adaptwin_widgets.attempt import Attempts, Try, about_study, default_folder, new_name, require_apart
 from adaptwin_widgets.choices import Choices
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
@@ -29,7 +27,7 @@ from adaptwin_widgets.spectra import spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Record, Study
-from adaptwin_widgets.tune import TUNING, WRITING, Progress
+from adaptwin_widgets.tune import TUNING, WRITING, Progress, stored_progress
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.worker import Task, Worker
 
@@ -114,9 +112,14 @@ class Workbench(HasTraits):
         corpora = [speech] if isinstance(speech, Corpus) else list(speech)
         about = about_study(Recipe(model, corpora, seed=options.get("seed", 0)), evaluations)
         folder = Path(options.get("folder") or default_folder(about)).resolve()
-        found = cls._open.get(folder)
-        if found is None or found.study.about != about or not found.study.folder.is_dir():
+        found, windows = cls._open.get(folder), options.get("windows", WINDOWS)
+        if found is None or not found.study.folder.is_dir() or not about.items() <= found.study.about.items():
             found = cls._open[folder] = cls(model, corpora, evaluations, **options)
+        elif found.recipe.windows != windows:
+            raise InputError(
+                f"{folder.name} is open with windows={found.recipe.windows}, not {windows}; give another folder=, or "
+                "restart the kernel."
+            )
         return found
 
     # -- what runs in the background ------------------------------------------------------------------------
@@ -183,18 +186,16 @@ class Workbench(HasTraits):
             raise InputError(f"There is no speech called {unknown[0]!r}; there is {', '.join(known)}.")
         if corpora is not None and not corpora:
             raise InputError("There is no speech to tune on; choose at least one corpus.")
-        how = Try(
-            self._new_name(plan, method), minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note,
-            method,
-        )  # fmt: skip
+        taken = {r.name for r in self.study.records} | {how.name for how in self.attempts.unfinished()}
+        taken |= {t.name.removeprefix("Try ") for t in self.worker.tasks if not t.finished}
+        name = new_name(plan, method, taken)
+        how = Try(name, minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note, method)
         return self._submit(how, plan)
 
     def resume(self, name: str) -> Task:
         """Go on with a try that was paused, or cut off by a restart."""
-        for how in self.attempts.unfinished():
-            if how.name == name:
-                return self._submit(how, RankPlan.load(self.study.point(name) / "plan.json"))
-        raise InputError(f"There is no unfinished try called {name!r}.")
+        how = self._waiting(name)
+        return self._submit(how, RankPlan.load(self.study.point(name) / "plan.json"))
 
     def pause(self) -> None:
         """Stop the tune within one step and keep where it is; the try waits in `unfinished`."""
@@ -209,13 +210,22 @@ class Workbench(HasTraits):
             self.worker.changed()
 
     def discard(self, name: str) -> None:
-        """Forget an unfinished try."""
-        if name in self.study or not any(how.name == name for how in self.attempts.unfinished()):
-            raise InputError(f"There is no unfinished try called {name!r}.")
-        if self.tuning.get("name") == name and self._tuning:
-            raise InputError(f"{name} is being worked on; pause it first.")
-        (self.study.point(name) / "try.json").unlink()
+        """Forget an unfinished try and its checkpoint."""
+        self._waiting(name)
+        shutil.rmtree(self.study.point(name))
         self._look_for_unfinished()
+
+    def _waiting(self, name: str) -> Try:
+        found = next((how for how in self.attempts.unfinished() if how.name == name), None)
+        if found is None:
+            raise InputError(f"There is no unfinished try called {name!r}.")
+        if self.at_work(name):
+            raise InputError(f"{name} is being worked on, or waits its turn; pause or cancel it first.")
+        return found
+
+    def at_work(self, name: str) -> bool:
+        """Whether a try runs or is queued."""
+        return any(task.name == f"Try {name}" and not task.finished for task in self.worker.tasks)
 
     # -- going back -----------------------------------------------------------------------------------------
 
@@ -227,10 +237,9 @@ class Workbench(HasTraits):
         plan = RankPlan({}, self.planner.shape, self.model.source, method="original")
         if record.plan is not None:
             plan = self.study.plan(name)
-        self._given, self.current = plan, name
+        self._given, self.current, self.small = plan, name, None  # until it is loaded
         self.planner.commit(plan)
         if record.plan is None:
-            self.small = None
             return None
         return self.worker.submit(f"Load {name}", lambda task: self.study.model(name), self._loaded(name))
 
@@ -256,9 +265,25 @@ class Workbench(HasTraits):
         """Write a note on a try."""
         self.study.annotate(name, text)
 
+    @property
+    def present(self) -> Whisper:
+        """The small model at hand, else the original; raises InputError while the current try's is loading."""
+        if self.small is None and self.current in self.study and self.study[self.current].plan is not None:
+            raise InputError(f"{self.current} is not loaded yet; the list of jobs says what runs before.")
+        return self.small or self.model
+
+    @property
+    def matching(self) -> bool:
+        """Whether there is a small model, of the current try or, where there is none, of the plan as it is now."""
+        known = self.study[self.current].plan if self.current in self.study else None
+        plan = known or self.planner.plan.to_dict()
+        wanted = RankPlan.from_dict(plan)
+        config = getattr(self.small, "config", None)
+        return config is not None and (config.ranks, config.embedding_rank) == (wanted.ranks, wanted.embedding)
+
     def save(self, folder: str | Path) -> Path:
         """Save the present model in a folder that `load` and transformers read."""
-        return (self.small or self.model).save_pretrained(folder)
+        return self.present.save_pretrained(folder)
 
     def time_parts(self, **options: Any) -> Task:
         """Time original and small model part by part; the table is then in `speed`. options: of `speed_table`."""
@@ -286,19 +311,6 @@ class Workbench(HasTraits):
             return uniform(self.spectra, **budgets)
         worth = self.planner.sensitivity if self.planner.measured(sides) else None
         return RankPlan.for_budget(self.spectra, sensitivity=worth, even=True, **budgets)
-
-    def _new_name(self, plan: RankPlan, method: str) -> str:
-        removed = plan.reductions
-        parts = [(side, 100 * removed[f"{side}_reduction"]) for side in ("encoder", "decoder")]
-        base = "_".join(f"{side}-{share:.1f}".removesuffix(".0") for side, share in parts if share >= 0.05) or "plan"
-        base += "" if method == "ours" else f"-{method}"
-        taken = {r.name for r in self.study.records} | {how.name for how in self.attempts.unfinished()}
-        taken |= {t.name.removeprefix("Try ") for t in self.worker.tasks if not t.finished}
-        number, name = 1, base
-        while name in taken:
-            number += 1
-            name = f"{base}_{number}"
-        return name
 
     def _submit(self, how: Try, plan: RankPlan) -> Task:
         tuning = Job()
@@ -341,10 +353,12 @@ class Workbench(HasTraits):
                 show("scoring", seen[-1])
 
         def made(model: Whisper) -> None:
-            if self.planner.plan.ranks == plan.ranks or how.method != "ours":
+            # Somebody who has gone on to another plan meanwhile stays there.
+            if self.planner.plan.ranks in wanted:
                 self._given, self.current, self.small = self.planner.plan, how.name, model
 
         seen: list[Progress] = []
+        wanted = [plan.ranks] if how.method == "ours" else [plan.ranks, self.planner.plan.ranks]
         return self.worker.submit(f"Try {how.name}", work, made)
 
     def _plan_changed(self, _: Any) -> None:
@@ -362,7 +376,7 @@ class Workbench(HasTraits):
         found = []
         for how in self.attempts.unfinished():
             plan = RankPlan.load(self.study.point(how.name) / "plan.json")
-            progress = _stored_progress(self.study.point(how.name) / "tuning.safetensors")
+            progress = stored_progress(self.study.point(how.name) / "tuning.safetensors")
             limit = {"limit_seconds": how.minutes * 60} if how.minutes else {"limit_steps": how.steps}
             reduction = plan.reductions["encoder_reduction"]
             found.append({"name": how.name, "encoder_reduction": reduction, **limit, **progress})
@@ -379,21 +393,3 @@ def _check(model: Whisper, speech: list[Corpus], evaluations: Mapping[str, Corpu
     if not speech or not evaluations:
         raise InputError("Give speech to learn from and, as eval={'target': ...}, speech to be scored on.")
     require_apart(speech, evaluations)
-
-
-def default_folder(about: Mapping[str, Any]) -> Path:
-    """Where a study is kept if nobody says: the same for the same model and speech."""
-    mark = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
-    return Path("runs") / "studio" / f"{re.sub(r'[^A-Za-z0-9.]+', '-', str(about['model'])).strip('-')}-{mark}"
-
-
-def _stored_progress(file: Path) -> dict[str, Any]:
-    """Steps and seconds of a checkpoint; zero where a try was cut off before its first one."""
-    import safetensors
-
-    try:
-        with safetensors.safe_open(file, "pt") as opened:
-            progress = json.loads(opened.metadata()["run"])["progress"]
-        return {"steps": progress["steps"], "seconds": progress["seconds"]}
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError):
-        return {"steps": 0, "seconds": 0.0}

@@ -6,6 +6,7 @@ Nothing here knows a notebook. A view observes `Worker.revision` and reads `Work
 from __future__ import annotations
 
 import atexit
+import copy
 import queue
 import threading
 import time
@@ -182,10 +183,12 @@ class Worker(HasTraits):
             task.state, task.error = "failed", f"{type(error).__name__}: {error}"
             task.details = traceback.format_exc()
         task.seconds = time.monotonic() - task._began
+        listed = copy.copy(task)
+        listed.result = None  # a model, perhaps: it lives as long as somebody holds it, not as long as this list
+        gone = task.quiet and task.state != "failed"
+        with self._lock:
+            self.tasks = [listed if t is task else t for t in self.tasks if not (gone and t is task)]
         task._over.set()
-        if task.quiet and task.state != "failed":
-            with self._lock:
-                self.tasks = [t for t in self.tasks if t is not task]
         self.changed()
 
 

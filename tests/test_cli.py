@@ -1,7 +1,10 @@
 """The command line: one JSON object for programs, one sentence and status 2 for what cannot be."""
 
+import errno
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -10,6 +13,7 @@ import pytest
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import cli
+from adaptwin_widgets.tune import Run
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +172,86 @@ def test_demo_speech_can_be_taken_away(run, tmp_path):
     found = ask(run, "demo", "-o", tmp_path / "mine")
     assert len(aw.Corpus.from_manifest(f"{found['speech']}/target/train.jsonl")) == 50
     assert list((tmp_path / "mine" / "notebooks").glob("*.ipynb"))
+
+
+def test_without_a_command_the_help_is_shown_as_it_is(run):
+    status, out, err = run()
+    assert (status, out) == (2, "") and err.startswith("Usage: ") and "\n  evaluate " in err
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(run, files, tmp_path, monkeypatch):
+    (tmp_path / "thesis.txt").write_text("precious")
+    inside = tmp_path / "thesis.txt" / "new"
+    speech = ("--speech", "no.jsonl")  # what comes first in the work
+    commands = {
+        "spectra": ("no/model", "-o"), "plan": ("no/model", "--encoder", 0.2, "-o"), "speech": ("no.jsonl", "-o"),
+        "evaluate": ("no/model", *speech, "--hypotheses"),
+    }  # fmt: skip
+    for command, words in commands.items():
+        refused(run(command, *words, tmp_path), f"{tmp_path} is a folder; give a file")
+        refused(run(command, *words, inside), "thesis.txt is a file; give another path")
+    tune = ("tune", "no/model", "--teacher", "tiny.en", *speech, "--steps", 1, "-o")
+    refused(run("compress", "no/model", *speech, "--encoder", 0.2, "-o", inside), "thesis.txt is a file")
+    refused(run(*tune, inside), "thesis.txt is a file")
+    refused(run("demo", "-o", inside), "thesis.txt is a file")
+    train, dev = files / "target_train.jsonl", files / "target_dev.jsonl"
+    study = ("study", "tiny.en", "--speech", train, "--eval", f"a={dev}", "-o", tmp_path / "thesis.txt")
+    refused(run(*study), "thesis.txt is a file")
+    assert (tmp_path / "thesis.txt").read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    refused(run("spectra", "no/model", "-o", tmp_path / "new.csv"), "you may not write to")
+
+
+def test_what_the_system_refuses_is_one_sentence(run, tmp_path, monkeypatch):
+    def full(*rest):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "plan.json"))
+
+    monkeypatch.setattr("adaptwin_widgets.plan.write_atomically", full)
+    refused(run("plan", "tiny.en", "--encoder", 0.2, "-o", tmp_path / "plan.json"),
+            "plan.json cannot be used (No space left on device)")  # fmt: skip
+
+
+def test_a_study_that_cannot_be_leaves_no_folder(run, files, tmp_path):
+    words = ("study", "tiny.en", "--speech", files / "target_train.jsonl", "--eval",
+             f"target={files / 'target_dev.jsonl'}", "-o", tmp_path / "run")  # fmt: skip
+    refused(run(*words, "--minutes", 1, "--steps", 10), "minutes or steps, one of the two")
+    refused(run(*words, "--steps", 0), "A tune of 0 is none")
+    refused(run(*words, "--minutes", -1), "A tune of -1.0 is none")
+    refused(run(*words, "--points", "0.15,0.3,45"), "encoder=45.0 is no fraction")
+    refused(run(*words, "--points", "0.15,0.99"), "encoder=0.99 cannot be met")
+    refused(run(*words, "--target-weight", 50), "target's weight is 50")
+    assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_ends_a_tune_with_the_best_so_far(run, files, tmp_path, monkeypatch):
+    train, small, better = files / "target_train.jsonl", tmp_path / "small", tmp_path / "better"
+    model = aw.load("tiny.en")
+    aw.compress(model, aw.RankPlan.for_budget(aw.spectra(model), encoder=0.2)).save_pretrained(small)
+    tune = ("tune", small, "--teacher", "tiny.en", "--speech", train, "--steps", 3, "-o", better)
+    refused(run(*tune, "--target-weight", 50), "target's weight is 50.0")
+    step = Run.step
+
+    def interrupted(self, fraction):
+        step(self, fraction)
+        if self.progress.steps == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background it is ignored
+    monkeypatch.setattr(Run, "step", interrupted)
+    status, out, _ = run(*tune)
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+    assert status == 0 and out.startswith("Stopped after 2 steps") and "--resume" in out
+    assert aw.load(better).notes["tuning"]["stopped"] and (tmp_path / "better.tuning").is_file()
+    monkeypatch.setattr(Run, "step", step)
+    assert ask(run, *tune, "--resume")["steps"] == 3
+
+    monkeypatch.chdir(small)  # a model in its own place, which has no name
+    refused(run("tune", ".", "--teacher", "tiny.en", "--speech", "no.jsonl", "--steps", 1, "-o", "."), "no.jsonl")
+
+
+def test_an_evaluation_says_the_language(run, files):
+    status, out, _ = run("evaluate", "tiny.en", "--speech", files / "target_dev.jsonl", "--limit", 2)
+    assert status == 0 and re.match(r"[\d.]+ % word errors in English, 95 % interval .*; 2 utterances in", out)
 
 
 def test_the_installed_command_fails_cleanly():

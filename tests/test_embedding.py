@@ -168,6 +168,13 @@ def test_the_factored_model_counts_runs_and_comes_back(both, clips, tmp_path):
     assert both.processor.decode(theirs[0], skip_special_tokens=True).strip() == fine[0]
 
 
+def test_compressed_further_it_keeps_its_low_rank(both):
+    fewer = RankPlan({"encoder.1.feed_forward": [1000]}, shape_of(both.config), both.source)
+    smaller = aw.compress(both, fewer)
+    assert smaller.config.embedding_rank == RANK and smaller.model.num_parameters() < both.model.num_parameters()
+    assert aw.compress(both, replace(fewer, embedding=300)).config.embedding_rank == 300
+
+
 def test_a_plan_counts_the_embedding_first(tiny_en, words, tmp_path):
     twins = aw.spectra(tiny_en)
     plan = RankPlan.for_budget(twins, model=0.5, vocabulary=words)

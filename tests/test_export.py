@@ -15,6 +15,7 @@ from runtimes import ctranslate2_alone, faster_whisper, filled_up
 import adaptwin_widgets as aw
 from adaptwin_widgets import ct2_reader
 from adaptwin_widgets.ct2_writer import dimensions
+from adaptwin_widgets.export import FILES
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.onnx_engine import OnnxEngine
 from adaptwin_widgets.packed import packed_attention
@@ -165,6 +166,22 @@ aw.export(aw.load("tiny.en"), {str(tmp_path / "out")!r}, to={to!r})
     assert not (tmp_path / "out").exists()
     with pytest.raises(aw.InputError, match="There is no model folder"):
         aw.load(str(tmp_path / "out"))
+
+
+def test_what_a_user_keeps_beside_an_export_stays(small, tmp_path):
+    folder = aw.export(small, tmp_path / "mine", dtype="int8")
+    mine = {"README.md": "how it was made", ".git/config": "[core]", "notes/today.txt": "work of years"}
+    for name, text in mine.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+    (folder / "link").symlink_to("notes")
+    for to, gone in (("onnx", "model.bin"), ("ctranslate2", "encoder_model.onnx")):
+        assert (folder / "vocabulary.json").exists() == (to == "onnx")
+        aw.export(small, folder, to=to, dtype="int8")
+        assert {name: (folder / name).read_text() for name in mine} == mine
+        assert (folder / "link").is_symlink() and not (folder / gone).exists()
+        assert {p.name for p in folder.iterdir()} - FILES == {"README.md", ".git", "notes", "link"}
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
 def test_what_cannot_be_exported_is_said(small, tmp_path):

@@ -192,6 +192,24 @@ def test_sensitivity_is_measured_kept_and_used(tiny_en, speech, stats, twins, tm
     assert by_damage.ranks != aw.RankPlan.for_budget(twins, encoder=0.3).ranks
 
 
+def test_a_side_that_was_interrupted_is_measured_to_its_end(tiny_en, speech, stats, twins, monkeypatch):
+    recipe = aw.Recipe(tiny_en, speech)
+    recipe.stats, recipe.spectra = stats, twins
+    known = {t: [(0.1, 1e-3), (0.5, 0.1)] for t in twins_of(tiny_en.config)}
+    half = {t: curve for t, curve in known.items() if t.side == "encoder" or t.layer == 0}
+    recipe._damage, asked = aw.Sensitivity(half), []
+
+    def measure(*_, sides, **__):
+        asked.extend(sides)
+        return aw.Sensitivity(known)
+
+    monkeypatch.setattr("adaptwin_widgets.recipe.measure_sensitivity", measure)
+    recipe.sensitivity(["encoder"])
+    assert not asked
+    recipe.plan(decoder=0.2)
+    assert asked == ["decoder"]
+
+
 SETTINGS = aw.Settings(learning_rate=2e-5, batch_size=2, check_every=2, warmup=4)
 
 
@@ -344,11 +362,35 @@ def test_impossible_tunes_are_refused(tiny_en, small, speech, arguments, message
         aw.tune(small, **{"teacher": tiny_en, "speech": speech, "steps": 1, **arguments})
 
 
+@pytest.mark.parametrize("weight", [50, -0.1, float("nan")])
+def test_a_weight_that_is_no_share_is_refused(weight):
+    with pytest.raises(aw.InputError, match="has to be at least 0 and at most 1"):
+        aw.Settings(target_weight=weight)
+
+
 def test_a_checkpoint_of_something_else_is_refused(tiny_en, small, speech, tmp_path):
     file = tmp_path / "run.tuning"
     file.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
     with pytest.raises(aw.InputError, match="no checkpoint of this model"):
         aw.tune(small, teacher=tiny_en, speech=speech, steps=1, checkpoint=file, resume=True)
+
+
+def test_a_checkpoint_of_another_tune_is_refused(tiny_en, small, tight, speech, tmp_path):
+    file = tmp_path / "run.tuning"
+    again = {"teacher": tiny_en, "speech": speech, "steps": 1, "checkpoint": file, "resume": True}
+    tuned = aw.tune(small, **{**again, "resume": False})
+    with pytest.raises(aw.InputError, match="of a tune with other settings"):
+        aw.tune(small, **again, settings=aw.Settings(seed=1))
+    with pytest.raises(aw.InputError, match="of a tune with other speech"):
+        aw.tune(small, **again | {"speech": speech[:1]})
+    with pytest.raises(aw.InputError, match="of a tune of another model"):
+        aw.tune(tight, **again)
+    assert aw.tune(tuned, **again).notes["tuning"]["steps"] == 1, "its own result may stand in the model's place"
+
+
+def test_a_tune_in_float16_is_refused(tiny_en, small, speech):
+    with pytest.raises(aw.InputError, match="loses small gradients"):
+        aw.tune(small, teacher=tiny_en, speech=speech, steps=1, settings=aw.Settings(dtype="float16"))
 
 
 def test_wrong_models_are_refused(tiny_en, small, speech, stats):
@@ -419,6 +461,18 @@ def test_the_first_turn_takes_every_window_in_its_order_and_the_next_another():
     seen = [place for step in range(20) for which, place in order.places(step) if which == 0]
     turns = [list(dict.fromkeys(seen[i : i + 5])) for i in range(0, 20, 5)]
     assert seen[:5] == sorted(seen[:5]) and max(seen) == 4 and turns[1] != turns[0]
+
+
+def test_a_turn_of_any_share_takes_every_window_once():
+    order = Order([list(range(9)), list(range(7)), list(range(5))], [0.5, 0.3, 0.2], 2, seed=0)
+    drawn = [place for step in range(60) for place in order.places(step)]
+    for which, size in enumerate((9, 7, 5)):
+        own = [place for corpus, place in drawn if corpus == which]
+        assert abs(len(own) / len(drawn) - order.shares[which]) < 0.02
+        for turn in range(len(own) // size):
+            assert sorted(own[turn * size : (turn + 1) * size]) == list(range(size))
+    later = Order(order.corpora, order.shares, 2, seed=0)
+    assert later.places(45) == order.places(45), "wherever a run begins"
 
 
 def test_a_text_that_goes_on_is_never_to_end(tiny_en, speech):

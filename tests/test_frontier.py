@@ -396,6 +396,8 @@ def test_what_goes_wrong_is_shown(study):
     view = Frontier(bench, on_select=lambda name: 1 / 0)
     view.selected = "encoder-15"
     assert "ZeroDivisionError" in view.panel.error["sentence"] and "Traceback" in view.panel.error["details"]
+    click(view, "encoder-45", "general")
+    assert "ZeroDivisionError" in view.panel.error["sentence"], "the click itself went well, what it set off did not"
     view._on_select = None
     click(view, "encoder-60", "target, before tuning")
     assert view.panel.error == {"sentence": "encoder-60 has no model any more; try it again."}

@@ -382,6 +382,14 @@ def test_rows_that_are_decoded_already(clips, tmp_path):
     assert problems(corpus) == [("data set", 4, "unreadable audio")]
 
 
+def test_a_sentence_that_several_people_read_is_several_utterances(clips, tmp_path):
+    """FLEURS numbers the sentence, not the recording."""
+    rows = [{"audio": {"array": samples, "sampling_rate": RATE}, "text": clips[0][1], "id": 7} for samples, _ in clips]
+    corpus = Corpus.from_dataset(iter(rows), cache=tmp_path)
+    assert [u.id for u in corpus] == ["7", "7-000002", "7-000003", "7-000004"] and not corpus.report.skipped
+    same(corpus, [(samples, clips[0][1]) for samples, _ in clips], tolerance=1e-6)
+
+
 def test_wrong_transcripts_are_found(clips, tiny_en, tmp_path):
     corpus = aw.demo_speech()["target_dev"][:6]
     rows = list(corpus)
@@ -416,6 +424,9 @@ def test_what_other_people_write_all_the_same(clips, tmp_path):
     assert [u.id for u in corpus] == ["y", "z"] and problems(corpus) == [("t.csv", 2, "broken line")]
     corpus = read("t.csv", f"path,text,id\na.wav,{'w' * 200_000},x\na.wav,{text},y\n")
     assert [u.id for u in corpus] == ["y"] and problems(corpus) == [("t.csv", 2, "broken line")]
+    # A classic Mac's lines, longer together than a table's first line may be.
+    corpus = read("t.csv", f"path,text,id\ra.wav,{text},x\r" + f"gone.wav,{text},y\r" * 3000)
+    assert [u.id for u in corpus] == ["x"]
     # The hub's audio folders, DeepSpeech's tables, bars without a header.
     for name, content in (
         ("metadata.jsonl", json.dumps({"file_name": "a.wav", "transcription": text})),
@@ -456,6 +467,13 @@ def test_what_other_people_write_all_the_same(clips, tmp_path):
     (tmp_path / "a.json").write_text('{"title": "a film"}')
     (tmp_path / "a.txt").write_text(text)
     same(Corpus.read(tmp_path), clips[:1])
+    # A table that is none stops nobody from reading what lies beside it.
+    for content in (b"a,b\rc,d\r", b"\x00\xff,\r\x00\n\r\x01", b"PK\x03\x04"):
+        (tmp_path / "z.csv").write_bytes(content)
+        same(Corpus.read(tmp_path), clips[:1])
+        with pytest.raises(InputError, match=r"z.csv"):
+            Corpus.read(tmp_path / "z.csv")
+    (tmp_path / "z.csv").unlink()
     # Two languages of subtitles.
     for language in ("en", "de"):
         (tmp_path / f"a.{language}.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nHi\n")

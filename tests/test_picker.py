@@ -256,3 +256,16 @@ def test_a_cell_sets_the_plan(picker):
     assert picker.state["numbers"]["encoder"][1] < 0.76 * picker.state["numbers"]["encoder"][0]
     with pytest.raises(InputError, match="no rank plan"):
         picker.plan = {"encoder": 3}
+
+
+def test_the_same_error_again_is_told_again(picker, monkeypatch):
+    picker.planner.lock("encoder.0.query_key")
+    edit = {"twins": "encoder.0.query_key", "rank": 3}
+    press(picker, "commit", edit=edit, seq="a:1")
+    assert "locked" in picker.error["sentence"]
+    told = []
+    picker.observe(lambda change: told.append(change.new.get("sentence", "")), "error")
+    press(picker, "commit", edit=edit, seq="a:2")
+    assert len(told) == 2 and told[0] == "" and "locked" in told[1], "the page waits for an answer to each"
+    press(picker, "act", what="lock", twins="encoder.0.query_key", on=False, seq="a:3")
+    assert picker.error == {}

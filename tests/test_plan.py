@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from adaptwin_widgets.allocate import queue, uniform
+import adaptwin_widgets as aw
+from adaptwin_widgets.allocate import queue, require_budgets, uniform
 from adaptwin_widgets.anatomy import Twin, full_rank, heads_of, parameters_per_rank, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
@@ -133,6 +134,30 @@ def test_a_budget_that_cannot_be_met_says_how_far_it_can_go(spectra):
     RankPlan.for_budget(spectra, encoder=most)
     with pytest.raises(InputError, match="with what is locked"):
         RankPlan.for_budget(spectra, encoder=most, locked=["encoder.2"])
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder", "model"])
+def test_the_shape_alone_says_how_far_a_budget_can_go(spectra, side):
+    with pytest.raises(InputError, match="cannot be met") as late:
+        RankPlan.for_budget(spectra, **{side: 0.99})
+    with pytest.raises(InputError) as early:
+        require_budgets(spectra.config, **{side: 0.99})
+    assert str(early.value) == str(late.value)
+    require_budgets(spectra.config, **{side: float(str(late.value).split("at most ")[1].split()[0])})
+
+
+def test_a_budget_that_cannot_be_is_refused_before_anything_is_heard(tiny_en, monkeypatch):
+    monkeypatch.setattr("adaptwin_widgets.recipe.observe", lambda *rest, **more: pytest.fail("it observes"))
+    recipe = aw.Recipe(tiny_en, [aw.demo_speech()["target_train"][:2]])
+    for method in ("ours", "uniform"):
+        for budget in ({"encoder": 45}, {"decoder": -0.1}, {"model": 0.99}, {}, {"encoder": 0.1, "model": 0.1}):
+            with pytest.raises(InputError):
+                recipe.plan(method, **budget)
+    with pytest.raises(InputError, match="model=45"):
+        recipe.plan(vocabulary="en", model=45)
+    for options in ({"target_weight": 50}, {"target_weight": 0}, {"windows": 0}):
+        with pytest.raises(InputError, match=r"above 0 and at most 1|observe nothing"):
+            aw.Recipe(tiny_en, recipe.speech, **options)
 
 
 @pytest.mark.parametrize("budget", [{}, {"encoder": 0.1, "model": 0.1}, {"encoder": -0.1}, {"encoder": 1.0}])

@@ -92,6 +92,17 @@ def test_a_locked_twin_keeps_its_ranks_and_counts(planner):
     assert planner.plan.locked == () and planner.change("encoder.0.feed_forward", 5).ranks
 
 
+def test_a_lock_of_many_locks_each(planner, spectra):
+    plan = RankPlan.for_budget(spectra, encoder=0.3, decoder=0.2, locked=["cross"])
+    planner.commit(plan)
+    cross = [name for name in planner.heads if name.startswith("cross.")]
+    assert list(planner.plan.locked) == cross and planner.limit("decoder") > 0
+    with pytest.raises(InputError, match="locked"):
+        planner.change(cross[0], 1)
+    planner.lock(cross[0], False)
+    assert list(planner.plan.locked) == cross[1:]
+
+
 def test_undo_redo_reset(planner):
     plans = []
     for rank in (9, 8, 7):

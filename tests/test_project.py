@@ -6,6 +6,7 @@ import ast
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -106,6 +107,18 @@ def test_the_core_does_not_know_the_widgets():
 def test_no_module_has_more_than_400_lines():
     long = {str(p.relative_to(ROOT)): n for p in MODULES if (n := len(p.read_text().splitlines())) > 400}
     assert not long
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize("name", ["", "peers", "decoding"])
+def test_make_bench_runs_what_needs_no_arguments(name: str):
+    command = ["make", "-n", "-o", ".venv/.installed", "bench", f"BENCH={name}"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    asked = re.findall(r"benchmarks/[\w.]+", said)
+    programs = {p.name for p in (ROOT / "benchmarks").glob("[a-z]*") if p.suffix == ".py" or p.is_dir()}
+    everything = {f"benchmarks/{program}" for program in programs - {"picture.py"}}
+    assert set(asked) == ({"benchmarks/" + {"peers": "peers"}.get(name, f"{name}.py")} if name else everything)
+    assert all((ROOT / path).is_file() or (ROOT / path / "__main__.py").is_file() for path in asked)
 
 
 def test_no_file_names_a_machine_or_a_registry():

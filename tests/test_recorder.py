@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +102,31 @@ def test_the_widget_keeps_refuses_asks_and_goes_on(tiny_en, tmp_path, clip):
     again = aw.Recorder(tiny_en, tmp_path / "me", prompts=prompts)
     assert again.index == 2 and len(again.corpus) == 2, "another day goes on where this one ended"
     assert "2 takes" in again.summary()
+
+
+def until(is_so: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+def test_a_check_that_fails_or_is_stopped_is_said_and_over(tiny_en, tmp_path, clip, monkeypatch):
+    recorder = aw.Recorder(tiny_en, tmp_path / "me", prompts=[clip.text])
+    data = clip.samples().astype("<f4").tobytes()
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr(recorder.takes, "keep", lambda *_: (_ for _ in ()).throw(full))
+    recorder.take(data, 16000, 0)
+    until(lambda: not recorder.worker.busy and recorder.error)
+    assert "No space left" in recorder.error["sentence"] and recorder.verdict == {}
+    hold = threading.Event()
+    recorder.worker.submit("something else", lambda task: hold.wait(30))
+    recorder.take(data, 16000, 0)
+    assert recorder.verdict["state"] == "checking"
+    recorder.worker.cancel_all()
+    hold.set()
+    until(lambda: not recorder.worker.busy)
+    assert recorder.verdict == {} and not recorder.taken
 
 
 @pytest.mark.parametrize("prompts", [[], ["One.", "One."], ["One.", " "]])

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from adaptwin_widgets.comparison import stored_by
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.score import score_texts
 from adaptwin_widgets.study import Record, Study, point_name
 
 ABOUT = {"model": "tiny.en", "seed": 0}
@@ -66,6 +68,25 @@ def test_a_damaged_line_is_named(study):
     path.write_bytes(lines[0] + b"nonsense\n" + lines[1])
     with pytest.raises(InputError, match=r"records\.jsonl, line 2"):
         Study(study.folder)
+
+
+def test_a_line_ends_where_the_writer_ended_it(study):
+    """U+2028, U+2029 and U+0085 end a line for `str.splitlines`, and stand as they are within a text."""
+    texts, ids = ["one\u2028two", "three\u2029four\x85five"], ["a", "b"]
+    score = score_texts(texts, texts, ids)
+    study.add(Record("split", {}, {"target": score.to_dict()}))
+    score.write_hypotheses(study.hypotheses_file("split", "target"))
+    assert [row["hypothesis"] for row in study.hypotheses("split", "target")] == texts
+    stored = stored_by(study, "split", "target")
+    assert stored is not None and [row["reference"] for row in stored.rows] == texts
+
+
+def test_a_study_where_there_is_no_room(study, tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    for place in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "run"):
+        with pytest.raises(InputError, match="thesis.txt is a file; give another path"):
+            Study(place, ABOUT)
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
 
 
 def test_another_study_is_not_mixed_in(study, tmp_path):

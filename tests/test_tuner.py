@@ -41,6 +41,7 @@ class Bench(HasTraits):
     """A workbench that plays a tune: every step takes a millisecond and makes the loss a little smaller."""
 
     METHODS = ("ours", "uniform")
+    at_work = Workbench.at_work
     tuning, unfinished, revision, small = Dict(), List(), Int(), AnyTrait(None)
 
     def __init__(self, length: int = 40, corpora: tuple[str, ...] = ("ann", "others")) -> None:
@@ -363,13 +364,17 @@ def test_an_unfinished_try_can_be_resumed_or_discarded(bench: Bench):
     bench.unfinished = [
         {"name": "a", "steps": 30, "seconds": 61.0, "limit_steps": 40, "encoder_reduction": 0.3},
         {"name": "b", "steps": 3, "seconds": 30.0, "limit_seconds": 300.0, "encoder_reduction": 0.45},
+        {"name": "c", "steps": 0, "seconds": 0.0, "limit_steps": None, "encoder_reduction": 0.6},
     ]
     tuner = Tuner(bench)
     assert tuner.live["unfinished"] == [
         {"name": "a", "line": "encoder −30.0 % · step 30 of 40 · 1 min 1 s"},
         {"name": "b", "line": "encoder −45.0 % · step 3 · 30 s of 5 min"},
+        {"name": "c", "line": "encoder −60.0 % · without tuning"},  # it was to be compressed and scored alone
     ]
     press(tuner, "discard", name="b")
+    settle(lambda: len(tuner.live["unfinished"]) == 2)
+    press(tuner, "discard", name="c")
     settle(lambda: len(tuner.live["unfinished"]) == 1)
     press(tuner, "discard", name="b")
     assert tuner.error["sentence"] == "There is no unfinished try 'b'; it was finished or discarded, or it runs."

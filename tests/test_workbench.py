@@ -6,14 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import adaptwin_widgets as aw
+from adaptwin_widgets.attempt import Try
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.tune import WRITING
@@ -87,6 +90,8 @@ def test_opening_the_same_again_gives_the_same(begun: Workbench, tiny_en, learni
     assert Workbench.open(tiny_en, learning, scored, folder=begun.folder, windows=4) is begun
     other = Workbench.open(tiny_en, learning, scored, folder=tmp_path / "other", windows=4)
     assert other is not begun
+    with pytest.raises(InputError, match="open with windows=4, not 8"):
+        Workbench.open(tiny_en, learning, scored, folder=begun.folder, windows=8)
     shutil.rmtree(tmp_path / "other")
     assert Workbench.open(tiny_en, learning, scored, folder=tmp_path / "other", windows=4) is not other
 
@@ -94,6 +99,10 @@ def test_opening_the_same_again_gives_the_same(begun: Workbench, tiny_en, learni
 def test_another_study_in_the_folder_is_refused(begun: Workbench, tiny_en, learning, scored):
     with pytest.raises(InputError, match="another|other"):
         Workbench(tiny_en, learning[:1], scored, folder=begun.folder)
+    more = [learning[0].head(7), learning[1]]
+    assert [c.name for c in more] == [c.name for c in learning]
+    with pytest.raises(InputError, match="other recordings .*16 to learn from.*15 to learn from"):
+        Workbench(tiny_en, more, scored, folder=begun.folder)
 
 
 def test_without_a_folder_the_same_call_finds_the_same_study(begun: Workbench):
@@ -154,6 +163,40 @@ def test_work_on_a_plan_goes_on_while_a_try_is_made(bench: Workbench):
     task.wait(300)
     assert "encoder-30" in bench.study and bench.planner.plan == other
     assert bench.current == "" and bench.small is None, "what was made is not what is at hand"
+
+
+def test_nobody_is_taken_back_by_a_try_of_another_method(bench: Workbench):
+    cut(bench)
+    task = bench.attempt(method="even")
+    other = cut(bench, 0.2)
+    task.wait(300)
+    assert len(bench.study) == 2 and bench.planner.plan == other and bench.current == "" and bench.small is None
+
+
+def test_what_is_saved_is_what_is_named(bench: Workbench, tmp_path: Path):
+    view = aw.AtHand(bench)
+    cut(bench)
+    bench.attempt(method="uniform").wait(300)
+    made = bench.study.records[1]
+    until(lambda: view.info["can_save"])
+    assert view.info["parameters"][1] == made.sizes["parameters_after"] == bench.small.model.num_parameters()
+    cut(bench, 0.2)
+    until(lambda: not view.info["can_save"])
+    assert view.info["current"] == "" and view.info["parameters"][1] == bench.planner.plan.after.model
+    with pytest.raises(InputError, match="no compressed model of this plan yet"):
+        view.do_save(str(tmp_path / "other"))
+    hold = threading.Event()
+    bench.worker.submit("a long tune", lambda task: hold.wait(60))
+    loading = bench.go_back(made.name)
+    until(lambda: view.info["loading"])
+    assert not view.info["can_save"] and bench.small is None
+    for take in (lambda: bench.present, lambda: bench.save(tmp_path / "none"), lambda: view.do_save(str(tmp_path))):
+        with pytest.raises(InputError, match=r"not loaded yet|no compressed model"):
+            take()
+    hold.set()
+    loading.wait(60)
+    until(lambda: view.info["can_save"] and not view.info["loading"])
+    assert bench.present is bench.small and not (tmp_path / "none").exists()
 
 
 def test_going_back_brings_plan_and_model(bench: Workbench):
@@ -226,12 +269,22 @@ def test_an_unfinished_try_can_be_forgotten(bench: Workbench):
     task = bench.attempt(steps=500)
     until(lambda: bench.tuning.get("state") == "running")
     name = bench.tuning["name"]
-    with pytest.raises(InputError, match="is being worked on; pause it first"):
+    with pytest.raises(InputError, match="is being worked on"):
         bench.discard(name)
     bench.pause()
     until(lambda: task.finished)
+    assert (bench.study.point(name) / "tuning.safetensors").is_file()
+    hold = threading.Event()
+    bench.worker.submit("something else", lambda task: hold.wait(60))
+    again = bench.resume(name)
+    for act in (bench.resume, bench.discard):
+        with pytest.raises(InputError, match="waits its turn"):
+            act(name)
+    again.cancel()
+    hold.set()
+    until(lambda: again.finished)
     bench.discard(name)
-    assert not bench.unfinished
+    assert not bench.unfinished and not bench.study.point(name).exists(), "nor does the next of this name begin there"
     with pytest.raises(InputError, match="no unfinished try"):
         bench.discard(name)
 
@@ -253,6 +306,22 @@ def test_an_impossible_try_is_refused_before_anything_runs(bench: Workbench, ask
     with pytest.raises(InputError, match=says):
         bench.attempt(**asked)
     assert not bench.worker.tasks and not bench.unfinished
+
+
+def test_speech_that_nobody_wrote_down_can_be_tuned_on(tiny_en, learning, scored, tmp_path: Path):
+    silent = [replace(u, text="") for u in learning[0]]
+    bench = Workbench(tiny_en, [aw.Corpus(silent, "unwritten")], scored, folder=tmp_path / "run", windows=2)
+    cut(bench)
+    bench.attempt(steps=1).wait(300)
+    assert bench.study["encoder-30"].tuning["steps"] == 1 and not bench.tuning["wer"]
+
+
+def test_a_recorded_try_is_not_made_again(bench: Workbench):
+    plan = cut(bench)
+    bench.attempt().wait(300)
+    with pytest.raises(InputError, match="made and recorded already"):
+        bench.attempts.make(Try("encoder-30"), plan)
+    assert aw.load(bench.study.point("encoder-30") / "model").config.ranks
 
 
 def test_a_plan_that_removes_nothing_is_no_try(bench: Workbench):

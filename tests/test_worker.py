@@ -1,9 +1,11 @@
 """The background worker: order, cancel, errors that are seen, progress that does not flood."""
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -130,6 +132,19 @@ def test_old_tasks_leave_the_list():
         worker.submit(str(n), lambda task: None).wait(5)
     wait_for(lambda: not worker.busy)
     assert len(worker.tasks) <= KEPT + 2 and worker.tasks[-1].number == KEPT + 10
+
+
+def test_the_list_keeps_no_results_alive():
+    worker = Worker()
+    task = worker.submit("make", lambda job: Worker())  # anything large
+    made = weakref.ref(task.wait(10))
+    until = time.monotonic() + 5
+    while worker.busy and time.monotonic() < until:
+        time.sleep(0.01)
+    assert made() is task.result and worker.tasks[-1].state == "done"
+    del task
+    gc.collect()
+    assert made() is None and worker.tasks[-1].name == "make"
 
 
 def test_a_quiet_task_leaves_the_list_unless_it_failed():

@@ -40,31 +40,33 @@ class AtHand(View):
         self.workbench = workbench
         self._show = Throttle(self, self._refresh, 1 / PER_SECOND)
         workbench.observe(self._show, ["current", "small", "revision"])
+        workbench.worker.observe(self._show, "revision")
         workbench.planner.observe(self._show.soon, "revision")
         self._show.now()
 
     def _refresh(self) -> None:
         bench = self.workbench
-        known = bench.current in bench.study
+        known = bench.current in bench.study  # and then its numbers are those of its record, whatever the plan is
         scores = bench.study[bench.current].scores if known else {}
-        model = bench.small if bench.small is not None else None if bench.current != "original" else bench.model
+        loading = f"Load {bench.current}" in [task.name for task in bench.worker.tasks if not task.finished]
+        sizes = bench.study[bench.current].sizes if known else bench.planner.plan.reductions
         self.info = {
             "original": bench.model.name,
             "current": bench.current,
-            "loading": known and model is None,
+            "loading": loading,
             "tuned": bool(known and bench.study[bench.current].tuning),
-            "parameters": [bench.planner.before.model, bench.planner.numbers()["model"][1]],
+            "parameters": [bench.planner.before.model, sizes.get("parameters_after", bench.planner.before.model)],
             "scores": {name: [s["wer"], s["wer_low"], s["wer_high"]] for name, s in scores.items()},
             "metric": next((s.get("metric", "wer") for s in scores.values()), "wer").upper(),
             "folder": (Path("models") / f"{bench.model.name}-{bench.current or 'plan'}").as_posix(),
-            "can_save": bench.small is not None,
+            "can_save": bench.matching,
         }
 
     def do_save(self, folder: str, form: str = "transformers") -> None:
         """Save the small model in a folder, in one of `FORMS`, in the background."""
         small = self.workbench.small
-        if small is None:
-            raise InputError("There is no compressed model yet; make a try, or go back to one.")
+        if not self.workbench.matching:
+            raise InputError("There is no compressed model of this plan yet; make a try, or go back to one.")
         if not folder.strip():
             raise InputError("Name a folder to save the model in.")
         if form not in FORMS:

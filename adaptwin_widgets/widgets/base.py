@@ -52,16 +52,26 @@ class View(anywidget.AnyWidget):
 
         @wraps(action)
         def guarded(*args: Any, **kwargs: Any) -> None:
+            before = self.error
             try:
                 action(*args, **kwargs)
-                if self.error:
+                if before and self.error is before:  # another one came of what the action set off
                     self.error = {}
-            except InputError as error:
-                self.error = {"sentence": str(error)}
             except Exception as error:
-                self.error = {"sentence": f"{type(error).__name__}: {error}", "details": traceback.format_exc()}
+                self.fail(error)
 
         return guarded
+
+    def fail(self, error: Exception) -> None:
+        """Show what went wrong; of what is no `InputError`, the traceback as well."""
+        if isinstance(error, InputError):
+            shown = {"sentence": str(error)}
+        else:
+            details = "".join(traceback.format_exception(error))
+            shown = {"sentence": f"{type(error).__name__}: {error}", "details": details}
+        if shown == self.error:
+            self.error = {}  # the same again would be no change, and the page waits for its answer
+        self.error = shown
 
     def summary(self) -> str:
         """What a page without a kernel shows in the widget's place: HTML, without scripts."""

@@ -15,7 +15,9 @@ class Curves {
     this.half = all.length / 2;
     this.data = all;
     this.layout = layout;
-    this.twins = layout.twins;
+    // The same twins stay the same objects: a hand may hold one, a cell or the editor know one, while values arrive.
+    const known = new Map((this.twins ?? []).map((twin) => [twin.name, twin]));
+    this.twins = layout.twins.map((twin) => Object.assign(known.get(twin.name) ?? {}, twin));
     this.layers = Math.max(...this.twins.map((t) => t.layer)) + 1;
     this.cumulative = new Float32Array(all.length);
     for (const twin of this.twins) {

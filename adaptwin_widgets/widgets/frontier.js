@@ -89,7 +89,8 @@ function render({ model, el }) {
   // -- files --
   const buttons = FILES.map(([kind, text]) => make("button", { type: "button", onclick: () => send("save", { kind }) }, text));
   const saved = make("span", { role: "status" });
-  const link = make("button", { type: "button", onclick: () => send("download") }, "Download");
+  let downloading = false; // the kernel answers every view of the widget; a file is wanted once
+  const link = make("button", { type: "button", onclick: () => { downloading = true; send("download"); } }, "Download");
   const files = make("div", { class: "aw-row", role: "group", "aria-label": "Save" }, "Save as", ...buttons, saved, link);
 
   const root = make("section", { class: "aw aw-column", "aria-label": "Frontier: numbers and controls" },
@@ -197,7 +198,8 @@ function render({ model, el }) {
   }
 
   function receive(content, buffers) {
-    if (content.file === undefined) return;
+    if (content.file === undefined || !downloading) return;
+    downloading = false;
     const address = URL.createObjectURL(new Blob(buffers, { type: "application/octet-stream" }));
     make("a", { href: address, download: content.file }).click();
     setTimeout(() => URL.revokeObjectURL(address), 60000);

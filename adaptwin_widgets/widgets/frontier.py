@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -223,7 +222,7 @@ class Frontier(ipywidgets.Box):
             if name == "selected" and self.selected and self._on_select is not None:
                 self._on_select(self.selected)
         except Exception as error:
-            self.panel.error = {"sentence": f"{type(error).__name__}: {error}", "details": traceback.format_exc()}
+            self.panel.fail(error)
 
     def _clicked(self, trace: Any, points: Any, state: Any) -> None:
         if points.point_inds:

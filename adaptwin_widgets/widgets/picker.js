@@ -17,7 +17,7 @@ class Editor {
       picture.on("change:ahead", read),
       picture.on("change:error", () => { if (this.model.get("error").sentence) this.settle(); }),
       picture.on("change:sensitivity", () => this.fillMap()),
-      picture.on("msg:custom", (message) => message.file && this.download(message)),
+      picture.on("msg:custom", (message) => message.file && this.saving && this.download(message)),
     ];
   }
 
@@ -62,6 +62,13 @@ class Editor {
   holding(seq) {
     if (seq === this.waiting) this.waiting = null;
     return Boolean(this.waiting);
+  }
+
+  // A field that was emptied asks for nothing, and shows again what is.
+  typedIn(field, edit) {
+    if (!Number.isNaN(field.valueAsNumber)) { this.commit(edit(field.valueAsNumber)); return; }
+    this.fill(this.model.get("state"));
+    this.fillTwin(true);
   }
 
   // What the kernel says.
@@ -147,14 +154,14 @@ class Editor {
       "aria-label": "Share of the parameters to remove, percent", oninput: slide(false), onchange: slide(true) });
     this.typed = make("input", { type: "number", min: 0, max: 99, step: 0.1, value: 0, style: "width: 5.5em",
       "aria-label": "Share of the parameters to remove, percent",
-      onchange: () => this.commit({ budget: this.side, fraction: Number(this.typed.value) / 100 }) });
+      onchange: () => this.typedIn(this.typed, (n) => ({ budget: this.side, fraction: n / 100 })) });
     this.budget = make("div", { class: "aw-row" },
       choice("Remove from the", [["encoder", "encoder"], ["decoder", "decoder"], ["model", "whole model"]], "encoder",
         (side) => { this.side = side; this.fill(this.model.get("state")); }),
       this.slider, this.typed, make("span", {}, "%"), (this.note = make("span", { class: "aw-faint" })));
     this.rank = make("input", { type: "number", min: 1, style: "width: 5.5em", "aria-label": "Rank of the chosen twin",
-      onchange: () => { this.flush(); this.commit({ twins: this.pattern(this.twin), head: this.picture.head,
-        rank: Number(this.rank.value) }); } });
+      onchange: () => { this.flush(); this.typedIn(this.rank, (rank) =>
+        ({ twins: this.pattern(this.twin), head: this.picture.head, rank })); } });
     this.rankName = make("span", {}, "Choose a spectrum");
     this.lockButton = button("Lock", () => this.twin && this.toggleLock(this.twin), { "aria-pressed": "false" });
     this.zoomButton = button("Open", () => this.twin && this.picture.zoom(this.picture.zoomed == null
@@ -170,7 +177,7 @@ class Editor {
         "layer", (scope) => { this.flush(); this.scope = scope; this.fillTwin(); }),
       this.rankName, this.rank, this.lockButton, this.zoomButton,
       make("span", { class: "aw-row aw-plan", role: "group", "aria-label": "Plan" }, this.undo, this.redo,
-        button("Reset", () => this.act("reset")), button("Save plan", () => this.model.send({ do: "save" })),
+        button("Reset", () => this.act("reset")), button("Save plan", () => { this.saving = true; this.model.send({ do: "save" }); }),
         button("Load plan", () => this.file.click()), this.file));
     const root = this.picture.root;
     root.prepend(make("div", { class: "aw-picker" },
@@ -221,7 +228,7 @@ class Editor {
       make("tbody", {}, ...this.cellsOf.map((cells) => make("tr", {}, ...cells))));
   }
 
-  fillTwin() {
+  fillTwin(all = false) {
     const twin = this.twin, picture = this.picture;
     [this.rank, this.lockButton, this.zoomButton].forEach((control) => { control.disabled = !twin; });
     if (!twin) return;
@@ -230,7 +237,7 @@ class Editor {
     const text = `${where}${head == null ? "" : `, head ${head}`}: ${twin.kind === "feed_forward" ? "neurons" : "rank"}`;
     say(this.rankName, text);
     if (Number(this.rank.max) !== twin.full) this.rank.max = twin.full;
-    if (document.activeElement !== this.rank) {
+    if (all || document.activeElement !== this.rank) { // what somebody writes in is left alone
       this.rank.value = head == null ? Math.round(own.reduce((a, b) => a + b, 0) / own.length) : own[head];
     }
     const locked = picture.locked.has(twin.name);
@@ -266,7 +273,9 @@ class Editor {
     this.file.value = "";
   }
 
+  // The kernel answers every view of the widget; a file is wanted once.
   download({ file, text }) {
+    this.saving = false;
     const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })), download: file });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);

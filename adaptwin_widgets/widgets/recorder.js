@@ -59,7 +59,7 @@ function render({ model, el }) {
   const meter = make("meter", { min: -60, max: 0, low: -40, high: -3, optimum: -15, value: -60, "aria-label": "Level of the microphone, dB" });
   const loud = make("span", { class: "aw-faint aw-number", "aria-hidden": "true" });
   const record = make("button", { type: "button", class: "aw-main", onclick: toggle });
-  const replay = make("button", { type: "button", onclick: () => model.send({ do: "replay", index: model.get("index") }) }, "Play");
+  const replay = make("button", { type: "button", onclick: play }, "Play");
   const back = make("button", { type: "button", onclick: () => show(-1) }, "← Previous");
   const next = make("button", { type: "button", onclick: () => show(1) }, "Next →");
   const keep = make("button", { type: "button", onclick: () => model.send({ do: "keep" }) }, "Keep it all the same");
@@ -71,7 +71,7 @@ function render({ model, el }) {
     make("div", { class: "aw-row" }, record, meter, loud),
     make("div", { class: "aw-row" }, back, next, replay, audio), said, keep, where);
   el.append(root);
-  let stop = null, busy = false, limit = 0, gone = false;
+  let stop = null, busy = false, limit = 0, gone = false, asked = false;
 
   function level(chunk, seconds) {
     let peak = 1e-3;
@@ -140,8 +140,14 @@ function render({ model, el }) {
     say(problem, model.get("error").sentence ?? "");
   }
 
+  function play() {
+    asked = true; // the kernel answers every view of the widget, and one is to be heard
+    model.send({ do: "replay", index: model.get("index") });
+  }
+
   function played(message, buffers) {
-    if (message.replay !== model.get("index")) return;
+    if (!asked || message.replay !== model.get("index")) return;
+    asked = false;
     URL.revokeObjectURL(audio.src);
     audio.src = URL.createObjectURL(new Blob([buffers[0]], { type: "audio/wav" }));
     audio.hidden = false;

@@ -15,7 +15,7 @@ from adaptwin_widgets.sound import to_wav
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.widgets.base import View, source
-from adaptwin_widgets.worker import Worker
+from adaptwin_widgets.worker import Task, Worker
 
 
 class Recorder(View):
@@ -60,6 +60,8 @@ class Recorder(View):
         self.model, self.takes, self.worker = model, takes.Takes(folder, speaker), worker or Worker()
         self.where = self.takes.folder.as_posix()
         self._doubtful: tuple[Any, str] | None = None  # a take that waits for its reader's word
+        self._checking: Task | None = None
+        self.worker.observe(self._checked, "revision")
         self._show_taken()
         self.index = next((i for i, text in enumerate(given) if text not in self.taken), 0)
 
@@ -92,7 +94,24 @@ class Recorder(View):
             self._doubtful = (samples, prompt) if found.doubtful else None
             self._tell(prompt, found)
 
-        self.worker.submit(f"Check “{prompt[:30]}”", work, then, quiet=True)
+        self._checking = self.worker.submit(f"Check “{prompt[:30]}”", work, then, quiet=True)
+        self._checked()  # it may be over by now
+
+    def _checked(self, _: Any = None) -> None:
+        """A check that was stopped, or went wrong, is over as well: say so, and let the sentence be read again."""
+        task = self._checking
+        if task is None or not task.finished:
+            return
+        self._checking = None
+        if task.state != "done":
+            self.verdict = {}
+        if task.state == "failed":
+            self.error = {"sentence": f"The take could not be checked or kept: {task.error}"}
+
+    def close(self) -> None:
+        if hasattr(self, "worker"):
+            self.worker.unobserve(self._checked, "revision")
+        super().close()
 
     def do_keep(self) -> None:
         """Keep the last take though the model heard other words."""

@@ -72,7 +72,7 @@ class Picture extends Curves {
   readData() {
     this.read(this.model.get("layout_of"), this.model.get("values"));
     this.sourceChoice.hidden = !this.layout.aware;
-    this.buildCells();
+    if (this.cells?.length !== this.twins.length) this.buildCells();
     this.readState(true);
     this.resize();
   }

@@ -121,8 +121,8 @@ class Studio(ipywidgets.VBox):
     @property
     def model(self) -> Whisper:
         """The model at hand: the compressed one of the current try, else the original; set it to work with a
-        compressed model that was made elsewhere."""
-        return self.workbench.small or self.workbench.model
+        compressed model that was made elsewhere. Raises InputError while a try's is loading."""
+        return self.workbench.present
 
     @model.setter
     def model(self, model: Whisper) -> None:

@@ -175,12 +175,7 @@ def queue(workbench: Any) -> str:
 
 def waiting(workbench: Any) -> list[dict[str, Any]]:
     """The unfinished tries that are neither worked on nor queued."""
-    return [one for one in workbench.unfinished if not at_work(workbench, one["name"])]
-
-
-def at_work(workbench: Any, name: str) -> bool:
-    """Whether a try runs or is queued."""
-    return any(task.name == f"Try {name}" and not task.finished for task in workbench.worker.tasks)
+    return [one for one in workbench.unfinished if not workbench.at_work(one["name"])]
 
 
 def live_of(workbench: Any) -> dict[str, Any]:
@@ -193,7 +188,7 @@ def live_of(workbench: Any) -> dict[str, Any]:
     state, name = tuning.get("state", ""), tuning.get("name", "")
     unfinished = waiting(workbench)
     resumable = name in [one["name"] for one in unfinished]
-    if state == "paused" and not resumable and not at_work(workbench, name):
+    if state == "paused" and not resumable and not workbench.at_work(name):
         state = "cancelled"  # before there was anything to go on with
     return {
         "name": name, "state": state, **_progress({**tuning, "state": state}, running), "plan": _plan(plan),
@@ -231,7 +226,8 @@ def _spent(tuning: dict[str, Any]) -> tuple[float, str, float | None]:
     steps, seconds = tuning["steps"], tuning["seconds"]
     if limit := tuning.get("limit_seconds"):
         return min(seconds / limit, 1.0), f"step {steps} · {spell(seconds)} of {spell(limit)}", max(limit - seconds, 0)
-    limit = tuning["limit_steps"]
+    if (limit := tuning.get("limit_steps")) is None:
+        return 0.0, "without tuning", None
     remaining = seconds / steps * max(limit - steps, 0) if steps else None
     return min(steps / limit, 1.0), f"step {steps} of {limit} · {spell(seconds)}", remaining
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from transformers import WhisperConfig
 
-from adaptwin_widgets.anatomy import full_rank, heads_of, twins_of
+from adaptwin_widgets.anatomy import Twin, full_rank, heads_of, twins_of
 from adaptwin_widgets.planner import Planner
 from adaptwin_widgets.sensitivity import Sensitivity
 from adaptwin_widgets.spectra import Spectra
@@ -38,6 +38,10 @@ RECKON = f"""({{layout, values, ahead, queues, edits}}) => {{
 }}"""
 
 
+def random_values(rng: np.random.Generator) -> dict[Twin, np.ndarray]:
+    return {t: -np.sort(-rng.exponential(1.0, (heads_of(CONFIG, t), full_rank(CONFIG, t)))) for t in twins_of(CONFIG)}
+
+
 def random_edit(draw: random.Random) -> dict:
     names = [str(t) for t in twins_of(CONFIG)]
     part, _, kind = draw.choice(names).split(".")
@@ -58,7 +62,7 @@ def random_edit(draw: random.Random) -> dict:
 @pytest.mark.parametrize("measured", [False, True])
 def test_the_page_reckons_as_the_kernel_does(browser, measured):
     rng, draw = np.random.default_rng(3), random.Random(5)
-    values = {t: -np.sort(-rng.exponential(1.0, (heads_of(CONFIG, t), full_rank(CONFIG, t)))) for t in twins_of(CONFIG)}
+    values = random_values(rng)
     sensitivity = None
     if measured:
         points = [(0.02, 0.01), (0.1, 0.2), (0.5, 0.9)]
@@ -89,3 +93,31 @@ def test_the_page_reckons_as_the_kernel_does(browser, measured):
             if key in ("energy", "damage") and value is not None:  # from spectra that are sent thinned to 256 points
                 value = pytest.approx(value, rel=2e-2 if key == "damage" else 1e-3)
             assert ours["numbers"][key] == value, (key, edit)
+
+
+HANDS = f"""(parts) => {{
+  {source("curves.js")}
+  const curves = new Curves();
+  const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+  curves.read(parts[0].layout, bytes(parts[0].values));
+  const held = curves.twins[3], before = curves.layout;
+  curves.read(parts[1].layout, bytes(parts[1].values));
+  const own = curves.layout.rows[held.row].twins.includes(held);
+  return [curves.twins[3] === held, own, curves.layout !== before, held.largest, curves.data[held.offset]];
+}}"""
+
+
+def test_new_values_leave_in_the_hand_what_is_in_it(browser):
+    """Whoever drags a twin, or has chosen one, goes on with it when the speech has been observed meanwhile."""
+    parts = []
+    for seed in (1, 2):
+        rng = np.random.default_rng(seed)
+        values = random_values(rng)
+        picker = RankPicker(Planner(Spectra(CONFIG, "small", values, values, {})))
+        parts.append({"layout": picker.layout_of, "values": base64.b64encode(picker.values).decode()})
+    page = browser.new_page()
+    same, in_row, read, largest, first = page.evaluate(HANDS, parts)
+    page.close()
+    twin = list(twins_of(CONFIG))[3]
+    assert same and in_row and read
+    assert largest == pytest.approx(values[twin].max()) and first == pytest.approx(values[twin][0, 0])

@@ -71,6 +71,17 @@ def test_look_choose_and_try(studio):
     after = cell.get_attribute("aria-valuetext")
     assert after != before and re.match(r"2[4-8] of 64 ranks kept", after), after
 
+    rank = page.get_by_role("spinbutton", name="Rank of the chosen twin")
+    kept = page.locator(".aw-budget").first.input_value()
+    for field in (rank, page.get_by_role("spinbutton", name="Share of the parameters to remove, percent")):
+        field.fill("")
+        field.press("Tab")
+        assert field.input_value(), "a field that is emptied asks for nothing, and shows what is"
+    assert (cell.get_attribute("aria-valuetext"), page.locator(".aw-budget").first.input_value()) == (after, kept)
+    page.get_by_role("button", name="Open", exact=True).click()
+    assert page.locator(".aw-cell:visible").count() == 1
+    page.get_by_role("button", name="Close", exact=True).click()
+
     page.get_by_role("button", name="Only compress and score").click()
     wait_idle(page)
     said = told(studio, 3)
