@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaptwin_widgets.anatomy import encoder_input
+from adaptwin_widgets.blocks import InBlocks
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import corpus_weights, frame_weights, teacher_tokens
-from adaptwin_widgets.precision import resolve_dtype
+from adaptwin_widgets.precision import fused_attention, resolve_dtype
 from adaptwin_widgets.samples import Order, Sample, Samples, Written, held_out_of
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import detect_language
@@ -120,10 +121,14 @@ class Distance:
         self.bytes = 0
 
     def fast(self) -> contextlib.AbstractContextManager:
-        """Matrix products in the machine's fast number format; parameters stay in float32."""
-        if self.dtype == torch.float32:
-            return contextlib.nullcontext()
-        return torch.autocast(self.teacher.device.type, dtype=self.dtype)
+        """Matrix products in the machine's fast number format, attention as it is fast there; parameters stay in
+        float32."""
+        found = contextlib.ExitStack()
+        if self.dtype != torch.float32:
+            found.enter_context(torch.autocast(self.teacher.device.type, dtype=self.dtype))
+            if not fused_attention(self.teacher.device, self.dtype):
+                found.enter_context(InBlocks())
+        return found
 
     def batch(self, samples: Sequence[Sample], prompt: Sequence[int]) -> Batch:
         """Audio to tensors."""
