@@ -6,8 +6,9 @@ The original model is the teacher, so no transcript is needed: it writes its own
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,8 +118,7 @@ class Distance:
     def __init__(self, teacher: Whisper, dtype: torch.dtype):
         self.teacher, self.dtype = teacher, dtype
         self.variance: list[Tensor] = []
-        self.kept: dict[int, list[Tensor]] = {}
-        self.bytes = 0
+        self.forget()
 
     def fast(self) -> contextlib.AbstractContextManager:
         """Matrix products in the machine's fast number format, attention as it is fast there; parameters stay in
@@ -154,22 +154,50 @@ class Distance:
                 handle.remove()
         return found
 
+    def forget(self) -> None:
+        """Let go of what the teacher has computed."""
+        self.kept: dict[tuple[str, int], list[Tensor]] = {}
+        self.bytes = 0
+
+    def _keeping(self, what: str, sample: Sample, compute: Callable[[], list[Tensor]]) -> list[Tensor]:
+        """What the teacher computes of one window, from memory where it is kept.
+
+        One window at a time: the answer must not depend, in its last bits, on the window's company.
+        """
+        found = self.kept.get((what, id(sample)))
+        if found is None:
+            with torch.no_grad(), self.fast():
+                found = [tensor.to(self.dtype) for tensor in compute()]
+            size = sum(tensor.numel() * tensor.element_size() for tensor in found)
+            if self.bytes + size <= CACHE_BYTES:
+                self.kept[what, id(sample)] = found
+                self.bytes += size
+        return found
+
     def targets(self, batch: Batch) -> list[Tensor]:
-        """The teacher's states, from memory where they are kept."""
-        keys = [id(s) for s in batch.samples]
-        rows = []
-        for i, key in enumerate(keys):
-            states = self.kept.get(key)
-            if states is None:
-                # One window at a time: the answer must not depend, in its last bits, on the window's company.
-                with torch.no_grad(), self.fast():
-                    states = [s[0].to(self.dtype) for s in self.states(self.teacher.model, batch.features[i : i + 1])]
-                size = sum(s.numel() * s.element_size() for s in states)
-                if self.bytes + size <= CACHE_BYTES:
-                    self.kept[key] = states
-                    self.bytes += size
-            rows.append(states)
+        """The teacher's states."""
+
+        def compute(i: int) -> list[Tensor]:
+            return [states[0] for states in self.states(self.teacher.model, batch.features[i : i + 1])]
+
+        rows = [self._keeping("states", s, functools.partial(compute, i)) for i, s in enumerate(batch.samples)]
         return [torch.stack(column) for column in zip(*rows, strict=True)]
+
+    def answers(self, batch: Batch, encoded: Tensor) -> Tensor:
+        """The last states [n, d] of the teacher's decoder where they predict text, one window after the other.
+
+        encoded: the last of `targets`.
+        """
+
+        def compute(i: int) -> list[Tensor]:
+            places = batch.tokens[i].nonzero()[:, 0]
+            heard = batch.ids[i : i + 1, : int(places.max()) + 1]  # a decoder does not look ahead
+            decoder = self.teacher.model.model.decoder
+            out = decoder(input_ids=heard, encoder_hidden_states=encoded[i : i + 1].to(self.dtype), use_cache=False)
+            return [out.last_hidden_state[0, places]]
+
+        rows = [self._keeping("answers", s, functools.partial(compute, i)) for i, s in enumerate(batch.samples)]
+        return torch.cat([row for (row,) in rows])
 
     def calibrate(self, batches: Sequence[Batch]) -> None:
         """Set the unit of every channel: the variance of the teacher's states on these batches."""
@@ -188,16 +216,10 @@ class Distance:
                 encoder_hidden_states=states[-1],
                 use_cache=False,
             ).last_hidden_state
-            with torch.no_grad():
-                reference = self.teacher.model.model.decoder(
-                    input_ids=batch.ids,
-                    encoder_hidden_states=targets[-1].to(states[-1].dtype),
-                    use_cache=False,
-                ).last_hidden_state
             chosen = batch.tokens.bool()  # the vocabulary is large: only positions that predict text
             ours = network.proj_out(decoder[chosen])
             with torch.no_grad():
-                theirs = self.teacher.model.proj_out(reference[chosen])
+                theirs = self.teacher.model.proj_out(self.answers(batch, targets[-1]))
                 if words is not None:
                     theirs = theirs[:, words.kept]
                 theirs = endless(theirs, chosen, network.config.eos_token_id)

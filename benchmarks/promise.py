@@ -59,7 +59,7 @@ def main() -> None:
             for name, score in scores.items()
         )
         if not chosen.json:
-            print(f"{title:>44}  " + "   ".join(cells), flush=True)
+            print(f"{title:>60}  " + "   ".join(cells), flush=True)
 
     def scored(small: aw.Whisper) -> dict:
         return row({name: aw.evaluate(small, corpus) for name, corpus in dev.items()}, original)
@@ -82,7 +82,9 @@ def main() -> None:
                 if chosen.keep:
                     tuned.save_pretrained(chosen.keep / name)
                 found |= {"tuning": tuned.notes["tuning"], "tuned": scored(tuned)}
-                say(f"{name}, tuned, {found['tuning']['steps']} steps", found["tuned"])
+                run = found["tuning"]
+                pace = run["audio_seconds_seen"] / run["seconds"]
+                say(f"{name}, tuned, {run['steps']} steps, {pace:.1f} × real time", found["tuned"])
             result["tries"].append(found)
     if chosen.json:
         print(json.dumps(result, default=str))

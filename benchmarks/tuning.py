@@ -56,8 +56,7 @@ class Distilling(transformers.Trainer):
     def compute_loss(self, model: torch.nn.Module, inputs: dict, **kwargs: Any) -> torch.Tensor:
         batch: Batch = inputs["batch"]
         self.seconds += sum(sample.window.seconds for sample in batch.samples)
-        self.distance.kept.clear()
-        self.distance.bytes = 0
+        self.distance.forget()
         if not self.distance.variance:
             self.distance.calibrate([batch])
         return self.distance.loss(model, batch, aw.Settings().weights)

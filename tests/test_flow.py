@@ -328,6 +328,26 @@ def test_layers_alone_are_as_far_from_the_teachers_as_by_hand(tiny_en, small, sp
         assert torch.isclose(distance.local(small.model, batch, [("encoder", 2)]), errors[2], rtol=1e-3)
 
 
+def test_the_teacher_answers_each_window_once(tiny_en, speech):
+    lessons = prepare(tiny_en, speech, aw.Settings(dtype="float32", batch_size=3))
+    lessons.write(0)
+    batch, distance, asked = lessons.batch(0), lessons.distance, []
+    encoded = distance.targets(batch)[-1]
+    with torch.no_grad():
+        whole = tiny_en.model.model.decoder(input_ids=batch.ids, encoder_hidden_states=encoded, use_cache=False)
+    handle = tiny_en.model.model.decoder.register_forward_hook(lambda *_: asked.append(1))
+    try:
+        for _ in range(2):
+            answers = distance.answers(batch, encoded)
+            torch.testing.assert_close(answers, whole.last_hidden_state[batch.tokens.bool()], atol=2e-4, rtol=1e-4)
+            assert len(asked) == len({id(s) for s in batch.samples}) == 3
+        distance.forget()
+        distance.answers(batch, encoded)
+        assert len(asked) == 6
+    finally:
+        handle.remove()
+
+
 def test_a_share_of_the_windows_is_rough_and_lone_ones_are_filled(tiny_en, speech, monkeypatch):
     monkeypatch.setattr("adaptwin_widgets.samples.FILLED", 1.0)
     quiet, rough = (prepare(tiny_en, speech, aw.Settings(batch_size=2, rough=share)) for share in (0, 0.5))

@@ -24,6 +24,7 @@ export default {
         parts.push(`${info.metric} ${set} ${wer.toFixed(2)} % (${low.toFixed(1)} to ${high.toFixed(1)})`);
       }
       if (info.loading) parts.push("loading …");
+      else if (!info.can_save && info.current !== "original") parts.push("no model of it here yet");
       facts.textContent = parts.join("  ·  ");
       if (!folder.value || folder.value === suggested) folder.value = info.folder;
       suggested = info.folder;
