@@ -298,15 +298,14 @@ class Run:
             tensors[f"now.{name}"], tensors[f"best.{name}"] = p.detach(), self.best[name]
             for key, value in self.optimiser.state.get(p, {}).items():
                 tensors[f"{key}.{name}"] = value
-        models = [self.began_with, _fingerprint(self.best)]
-        state = {"progress": asdict(self.progress), "of": self._of(), "models": models}
+        state = {"progress": asdict(self.progress), "of": self._of()}
         tensors = {k: v.contiguous().cpu() for k, v in tensors.items()}
         write_atomically(self.file, safetensors.torch.save(tensors, metadata={"run": json.dumps(state)}))
 
     def _of(self) -> dict[str, Any]:
-        """What a run's course depends on beside its model, as it is read back from JSON."""
-        heard = [[window.id for window in corpus.windows] for corpus in self.lessons.order.corpora]
-        return json.loads(json.dumps({"settings": asdict(self.settings), "speech": _digest(json.dumps(heard))}))
+        """What a run's course depends on, as it is read back from JSON."""
+        heard = _digest(json.dumps([[window.id for window in corpus.windows] for corpus in self.lessons.order.corpora]))
+        return json.loads(json.dumps({"settings": asdict(self.settings), "speech": heard, "model": self.began_with}))
 
     def restore(self) -> None:
         """Go on from the checkpoint; raises InputError when there is none or it does not fit."""
@@ -315,11 +314,11 @@ class Run:
         try:
             with safetensors.safe_open(self.file, "pt") as opened:
                 state = json.loads(opened.metadata()["run"])
-            different = [f"with other {key}" for key, value in self._of().items() if value != state["of"][key]]
-            if self.began_with not in state["models"]:  # a tune that ended may have its result in the model's place
-                different.append("of another model")
-            if different:
-                raise InputError(f"{self.file} is of a tune {different[0]}; give what it began with, or do not resume.")
+            if "tuning" in self.small.notes:  # the run ended, and its result is in the model's place
+                self.began_with = state["of"]["model"]
+            if different := [key for key, value in self._of().items() if value != state["of"][key]]:
+                what = "of another model" if different[0] == "model" else f"with other {different[0]}"
+                raise InputError(f"{self.file} is of a tune {what}; give what it began with, or do not resume.")
             tensors = safetensors.torch.load_file(self.file)
             with torch.no_grad():
                 for name, p in self.parameters.items():
