@@ -47,6 +47,13 @@ def test_twenty_kills_change_nothing(tiny_en, tmp_path):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], env=environment, start_new_session=True)
 
+    def reached():
+        """The steps in the checkpoint: whatever the moment of a kill, what is there can be read."""
+        if not state.is_file():
+            return 0
+        with safetensors.safe_open(state, "pt") as opened:
+            return json.loads(opened.metadata()["run"])["progress"]["steps"]
+
     began = time.monotonic()
     assert start("unbroken").wait() == 0
     whole = time.monotonic() - began
@@ -62,7 +69,10 @@ def test_twenty_kills_change_nothing(tiny_en, tmp_path):
     steps = 0
     while kills < KILLS:
         run = start("killed")
-        time.sleep(moments.uniform(0.3, 1.0) * whole)
+        if kills % 4 < 3:  # between its first step and its last; else while it starts, if the machine is not quicker
+            while run.poll() is None and reached() == steps:
+                time.sleep(0.02)
+        time.sleep(moments.uniform(0, 1.0 if kills % 4 < 3 else 0.5 * whole))
         if run.poll() is not None:  # it was quicker than the knife: this one is whole, the next begins anew
             assert run.returncode == 0
             same()
@@ -72,11 +82,9 @@ def test_twenty_kills_change_nothing(tiny_en, tmp_path):
         os.killpg(run.pid, signal.SIGKILL)
         run.wait()
         kills += 1
-        if state.is_file():  # whatever the moment, what is there can be read and never goes back
-            with safetensors.safe_open(state, "pt") as opened:
-                now = json.loads(opened.metadata()["run"])["progress"]["steps"]
-            assert now >= steps
-            during, steps = during + (now > steps), now
-    assert during >= 5  # kills between the first step and the last, not only while it starts
+        now = reached()
+        assert now >= steps  # it never goes back
+        during, steps = during + (now > steps), now
+    assert during >= KILLS // 2
     assert start("killed").wait() == 0
     same()
