@@ -370,7 +370,9 @@ def default_folder(about: Mapping[str, Any]) -> Path:
 def new_name(plan: RankPlan, method: str, taken: Container[str]) -> str:
     """What to call a try of a plan: after what it removes, and numbered where that is taken.
 
-    >>> new_name(RankPlan({}, {"d_model": 384}), "ours", {"plan"})                           # doctest: +SKIP
+    >>> from adaptwin_widgets.plan import shape_of
+    >>> from transformers import WhisperConfig
+    >>> new_name(RankPlan({}, shape_of(WhisperConfig())), "ours", {"plan"})
     'plan_2'
     """
     removed = plan.reductions

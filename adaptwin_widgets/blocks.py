@@ -1,7 +1,7 @@
-"""Attention that a CPU can learn through in 16 bits: one head and one block of queries after the other.
+"""Attention for 16-bit numbers on a CPU, to hear and to learn: one head and one block of queries after the other.
 
 Where a CPU multiplies 16-bit matrices fast, torch's fused kernel makes no use of it; the products alone take about half
-its time, forward and backward. `layers.attend` is the same for inference.
+its time, forward and backward.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from adaptwin_widgets.layers import QUERIES
+QUERIES = 500  # encoder queries a block of scores: 500 x 1500 x 2 bytes stay near the core that made them
 
 
 class Blocks(torch.autograd.Function):
@@ -40,13 +40,13 @@ class Blocks(torch.autograd.Function):
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         # The row sum as one more column of the product: nothing is rounded between the two.
         minus = (gradient.float() * out.float()).sum(-1, keepdim=True).neg().to(gradient.dtype)
-        longer = torch.cat([gradient, minus], -1), torch.cat([v, torch.ones_like(v[..., :1])], -1)
+        with_sum, with_one = torch.cat([gradient, minus], -1), torch.cat([v, torch.ones_like(v[..., :1])], -1)
         room, second = (q.new_empty(min(QUERIES, q.shape[2]), k.shape[2]) for _ in range(2))
         for b, h, start in _blocks(q):
             some = slice(start, start + QUERIES)
             queries, keys = q[b, h, some], k[b, h]
             weights = _weights(queries, keys, room)
-            scores = torch.mm(longer[0][b, h, some], longer[1][b, h].T, out=second[: len(queries)]).mul_(weights)
+            scores = torch.mm(with_sum[b, h, some], with_one[b, h].T, out=second[: len(queries)]).mul_(weights)
             dq[b, h, some] = scores @ keys
             dk[b, h].addmm_(scores.T, queries)
             dv[b, h].addmm_(weights.T, gradient[b, h, some])

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from adaptwin_widgets.blocks import Blocks
 from adaptwin_widgets.packed import PackedAttention
-
-QUERIES = 500  # encoder queries a block of scores: 500 x 1500 x 2 bytes stay near the core that made them
 
 
 class Affine(NamedTuple):
@@ -122,17 +121,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, fused: bool) -> Tensor:
             q, k, v = (F.pad(x, (0, size - x.shape[-1])) for x in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v, scale=1.0)[..., :dim]
         return mixed.transpose(1, 2).reshape(batch, frames, heads * dim)
-    out = v.new_empty(batch, frames, heads, dim)
-    block = v.new_empty(min(QUERIES, frames), frames)
-    for b in range(batch):
-        for h in range(heads):
-            keys, values = k[b, h].T, v[b, h]
-            for start in range(0, frames, QUERIES):
-                queries = q[b, h, start : start + QUERIES]
-                scores = torch.mm(queries, keys, out=block[: len(queries)])
-                torch.softmax(scores, -1, out=scores)
-                out[b, start : start + QUERIES, h] = scores @ values
-    return out.flatten(2)
+    return Blocks.apply(q, k, v).transpose(1, 2).flatten(2)
 
 
 def affine(weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Affine:

@@ -145,6 +145,7 @@ class Order:
 
     def __init__(self, corpora: Sequence[Samples], shares: Sequence[float], batch_size: int, seed: int):
         self.corpora, self.shares, self.batch_size, self.seed = corpora, shares, batch_size, seed
+        self._bounds = list(itertools.accumulate(shares))[:-1]
         self._drawn: list[tuple[int, int]] = []  # of each number: which corpus, and how many of it came before
         self._counts = [0] * len(corpora)
 
@@ -156,10 +157,9 @@ class Order:
         return [self._place(step * self.batch_size + i) for i in range(self.batch_size)]
 
     def _place(self, number: int) -> tuple[int, int]:
-        bounds = list(itertools.accumulate(self.shares))[:-1]
         while len(self._drawn) <= number:
             # Golden-ratio steps spread the shares evenly: any stretch of numbers has each corpus in proportion.
-            which = bisect_right(bounds, len(self._drawn) * 0.6180339887498949 % 1.0)
+            which = bisect_right(self._bounds, len(self._drawn) * 0.6180339887498949 % 1.0)
             self._drawn.append((which, self._counts[which]))
             self._counts[which] += 1
         which, before = self._drawn[number]
