@@ -176,9 +176,9 @@ def meet(
     _require_possible(fraction, _most(line, whole, free), name, locked)
     wanted = fraction * whole - free
     count = 0
-    if wanted > 0:
+    if wanted > 0.5:  # parameters are whole, a fraction of millions of them is not
         stops = np.flatnonzero(line.stops)
-        count = int(stops[np.searchsorted(line.freed[stops], wanted - 1e-9, side="left")]) + 1
+        count = int(stops[np.searchsorted(line.freed[stops], wanted - 0.5, side="left")]) + 1
     return remove(spectra, line, count)
 
 

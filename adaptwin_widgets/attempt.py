@@ -29,7 +29,7 @@ from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.score import evaluate, score_texts
 from adaptwin_widgets.settings import check_limits, settings_for
-from adaptwin_widgets.speech import Corpus, prompt_key, require_disjoint
+from adaptwin_widgets.speech import Corpus, distinct, prompt_key, require_disjoint
 from adaptwin_widgets.study import Record, Study, point_name, versions
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.tune import Progress, tune
@@ -172,7 +172,7 @@ class Attempts:
         self, how: Try, small: Whisper, place: Path, job: Job, tuning: Job,
         on_progress: Callable[[Progress], None] | None,
     ) -> Whisper:  # fmt: skip
-        def both(inner: Job) -> None:  # what the tune reports is the try's progress, and its cancel the tune's
+        def both(inner: Job) -> None:  # what the tune reports is the try's progress
             job.update(inner.done, inner.total, inner.text)
 
         corpora = [c for c in self.recipe.speech if not how.corpora or c.name in how.corpora]
@@ -182,6 +182,7 @@ class Attempts:
             # Teacher's states of two kinds of lessons at once would hold twice the memory for little.
             self._lessons.clear()
             self._lessons[key] = self.recipe.prepare(corpora, settings)
+        tuning.parent = job
         tuning.listeners.append(both)
         state = place / "tuning.safetensors"
         try:
@@ -281,7 +282,7 @@ def run_study(
         recipe = Recipe(
             model, speech, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed
         )  # fmt: skip
-    elif recipe.model is not model or [c.name for c in recipe.speech] != [c.name for c in speech]:
+    elif recipe.model is not model or [c.name for c in recipe.speech] != [c.name for c in distinct(speech)]:
         raise InputError("The recipe was made of another model or other speech; give run_study the same ones.")
     require_apart(speech, evaluations)
     about = {
@@ -387,7 +388,10 @@ def new_name(plan: RankPlan, method: str, taken: Container[str]) -> str:
 
 
 def require_apart(speech: Sequence[Corpus], evaluations: Mapping[str, Corpus]) -> None:
-    """Raise InputError when speech to learn from shares a recording or a prompt with speech to be scored on."""
+    """Raise InputError when speech to learn from shares a recording or a prompt with speech to be scored on, and for
+    a name of the latter that could not be a file's."""
+    if unfit := [name for name in evaluations if not name or set(name) & set('/\\:*?"<>|') or name.startswith(".")]:
+        raise InputError(f"Speech to be scored on is called {unfit[0]!r}, which no file can be; give a plain name.")
     for corpus in speech:
         for evaluation in evaluations.values():
             require_disjoint(corpus, evaluation)

@@ -71,8 +71,9 @@ def _how(original: str, notes: Mapping[str, Any]) -> str:
     if _is_openais(original):
         licence = "OpenAI's weights are under the MIT licence."
     return (
-        f"Product twins of {_title(original)} (query with key, value with output, the feed-forward pair) with fewer "
-        f"ranks, after AdaPTwin (arXiv 2406.08904){f': {budget}' if budget else ''}{chosen}. {licence}"
+        f"Product twins of {_title(original)} (query with key, value with output, the feed-forward pair, the two "
+        f"convolutions) with fewer ranks, after AdaPTwin (arXiv 2406.08904){f': {budget}' if budget else ''}{chosen}. "
+        f"{licence}"
     )
 
 
@@ -110,6 +111,7 @@ def _use() -> list[str]:
         "```python",
         "import adaptwin_widgets  # registers the model with transformers",
         "from transformers import pipeline",
-        'pipeline("automatic-speech-recognition", model="this folder")("speech.wav")',
+        "# Reading a file needs ffmpeg; timestamps are what lets it be longer than 30 s.",
+        'pipeline("automatic-speech-recognition", model="this folder")("speech.wav", return_timestamps=True)',
         "```",
     ]

@@ -307,11 +307,13 @@ def export(
 ) -> None:
     """Write a model as a folder that another runtime loads."""
     from adaptwin_widgets import load
-    from adaptwin_widgets.export import DTYPES, FILES
+    from adaptwin_widgets.export import DTYPES, FILES, check_export
     from adaptwin_widgets.export import export as write
 
     began = time.monotonic()
-    folder = write(load(model), output.resolve(), to=to, dtype=dtype)  # what "." was is gone when it is replaced
+    place = output.resolve()  # what "." was is gone when it is replaced
+    check_export(place, to, dtype)  # now, not after a download
+    folder = write(load(model), place, to=to, dtype=dtype)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.name in FILES)  # others may lie beside them
     dtype = dtype or DTYPES[to][0]
     result = {"output": str(output), "format": to, "dtype": dtype, "bytes": size, "seconds": time.monotonic() - began}

@@ -103,7 +103,7 @@ def compare_models(
             done = run.index(name) * len(corpus) + part.done
             job.update(done, len(run) * len(corpus), f"Transcribing with {name}")
 
-        part = Job(name, listeners=[forward], _stop=job._stop)
+        part = Job(name, listeners=[forward], parent=job)
         return evaluate(models[name], corpus, language=language(models[name]), job=part)
 
     first, last = models

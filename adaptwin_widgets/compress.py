@@ -93,7 +93,8 @@ def build(original: nn.Module, plan: RankPlan, weights: dict[str, Tensor]) -> Wh
     settings = {k: v for k, v in original.config.to_dict().items() if k not in ("model_type", "architectures", "ranks")}
     generation, words = original.generation_config, plan.vocabulary
     if words is not None:
-        sizes = {"vocab_size": len(words), "original_vocab_size": original.config.vocab_size}
+        first = getattr(original.config, "original_vocab_size", None) or original.config.vocab_size  # before any cut
+        sizes = {"vocab_size": len(words), "original_vocab_size": first}
         settings |= renumbered(settings, words.places) | sizes
         generation = copy.deepcopy(generation)
         generation.update(**renumbered(generation.to_dict(), words.places))

@@ -230,7 +230,7 @@ def _parse(kind: str, values: list[str]) -> Condition:
             raise ValueError(values[0])
         return Speed(bounds[0], bounds[-1], seed)
     amount = float(values[0])
-    if not math.isfinite(amount) or (kind == "reverb" and not 0.01 <= amount <= 20):
+    if not (-200 <= amount <= 200) or (kind == "reverb" and not 0.01 <= amount <= 20):  # float32 ends there
         raise ValueError(values[0])
     return Noise(amount, seed) if kind == "noise" else Reverberation(amount, seed)
 

@@ -152,11 +152,12 @@ def _settings(config: Any, whisper: Whisper) -> None:
     config.suppress_ids = moved.get("suppress_tokens", [])
     config.suppress_ids_begin = moved.get("begin_suppress_tokens", [])
     config.lang_ids = sorted(moved.get("lang_to_id", {}).values()) if whisper.multilingual else []
-    heads = getattr(settings, "alignment_heads", None)
-    if not heads:  # as CTranslate2's own converter: all heads of the later half
-        later = range(shape.decoder_layers // 2, shape.decoder_layers)
-        heads = itertools.product(later, range(shape.decoder_attention_heads))
-    config.alignment_heads = [list(pair) for pair in heads]
+    later = range(shape.decoder_layers // 2, shape.decoder_layers)
+    every = list(itertools.product(range(shape.decoder_layers), range(shape.decoder_attention_heads)))
+    # Distilled models may name their teacher's heads, of layers that they do not have: CTranslate2 would crash.
+    heads = [pair for pair in map(tuple, getattr(settings, "alignment_heads", None) or []) if pair in every]
+    # Where there are none: all heads of the later half, as CTranslate2's own converter has it.
+    config.alignment_heads = [list(pair) for pair in heads or every if heads or pair[0] in later]
 
 
 def _package() -> Any:

@@ -26,7 +26,7 @@ from adaptwin_widgets.samples import Order, Sample, Samples, Written, held_out_o
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import detect_language
 from adaptwin_widgets.vocabulary import Shared
-from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.whisper import Whisper, in_float32
 from adaptwin_widgets.windows import ROUGH
 
 CACHE_BYTES = 2 * 2**30  # teacher's layer outputs kept in memory; beyond it they are computed again
@@ -65,28 +65,27 @@ class Lessons:
         written: Sequence[list[Written | None]] | None = None,
         job: Job | None = None,
     ):
-        training, held_out, languages = [], [], []
+        training, held_out = [], []
         known = iter(written) if written is not None else itertools.repeat(None)
         for corpus in corpora:
             rest, kept = held_out_of(corpus, seed)
             few = max(2, 6 // len(corpora))
-            languages.append(detect_language(teacher, rest))
-            training.append(Samples(teacher, rest, languages[-1], seed, rough=rough, written=next(known)))
-            held_out.append(Samples(teacher, kept, languages[-1], seed, rough=rough, most=few, written=next(known)))
+            language = detect_language(teacher, rest)
+            training.append(Samples(teacher, rest, language, seed, rough=rough, written=next(known)))
+            held_out.append(Samples(teacher, kept, language, seed, rough=rough, most=few, written=next(known)))
             held_out[-1].write(0, job)
         self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
         self.distance = Distance(teacher, tuning_dtype(dtype, teacher.device))
-        self.prompt = teacher.prompt(language=languages[0])
         # What the teacher has written so far: of each corpus, of what is learnt from and of what is held out.
         self.written = [part.written for pair in zip(training, held_out, strict=True) for part in pair]
         kept_back = [sample for part in held_out for sample in part]
         groups = [kept_back[i : i + batch_size] for i in range(0, len(kept_back), batch_size)]
-        self.held_out = [self.distance.batch(group, self.prompt) for group in groups]
+        self.held_out = [self.distance.batch(group) for group in groups]
         self.distance.calibrate(self.held_out)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step, the same every time."""
-        return self.distance.batch(self.order[step], self.prompt)
+        return self.distance.batch(self.order[step])
 
     def ready(self, step: int) -> bool:
         """Whether the teacher has written what this step learns from."""
@@ -116,7 +115,7 @@ class Distance:
     """
 
     def __init__(self, teacher: Whisper, dtype: torch.dtype):
-        self.teacher, self.dtype = teacher, dtype
+        self.teacher, self.dtype = in_float32(teacher), dtype
         self.variance: list[Tensor] = []
         self.forget()
 
@@ -130,15 +129,12 @@ class Distance:
                 found.enter_context(InBlocks())
         return found
 
-    def batch(self, samples: Sequence[Sample], prompt: Sequence[int]) -> Batch:
+    def batch(self, samples: Sequence[Sample]) -> Batch:
         """Audio to tensors."""
         extractor = self.teacher.processor.feature_extractor
-        sounds = [s.window.samples() for s in samples]
-        features = log_mel(sounds, extractor, self.teacher.device)
-        for row, sound, sample in zip(features, sounds, samples, strict=True):
-            if sample.filled:
-                row[:, len(sound) // extractor.hop_length + 1 :] = 0.0
-        ids, tokens = teacher_tokens([s.tokens for s in samples], prompt, self.teacher)
+        sounds, zeros = [s.window.samples() for s in samples], [s.zeros for s in samples]
+        features = log_mel(sounds, extractor, self.teacher.device, zeros=zeros)
+        ids, tokens = teacher_tokens([s.tokens for s in samples], [s.prompt for s in samples], self.teacher)
         return Batch(list(samples), features, frame_weights([s.window for s in samples], self.teacher), ids, tokens)
 
     def states(self, network: nn.Module, features: Tensor) -> list[Tensor]:

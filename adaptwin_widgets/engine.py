@@ -66,7 +66,7 @@ class Memory:
 
 
 class Engine:
-    """One model in one number format, ready to hear and write; later changes of the model do not reach it.
+    """One model in one number format, ready to hear and write. After the model has changed, make another.
 
     >>> from adaptwin_widgets.whisper import load
     >>> whisper = load("tiny.en")

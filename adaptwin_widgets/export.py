@@ -39,22 +39,22 @@ def export(model: Whisper, folder: str | Path, to: str = "ctranslate2", dtype: s
     Raises InputError for another format, a folder that holds files and no export, and where the runtime's own package
     is missing.
     """
-    if to not in WRITERS:
-        raise InputError(f"{to!r} is no format to export to; choose {' or '.join(WRITERS)}.")
-    dtype = dtype or DTYPES[to][0]
-    if dtype not in DTYPES[to]:
-        raise InputError(f"{dtype!r} is no number format to export to {to} in; choose {', '.join(DTYPES[to])}.")
     if not isinstance(model, Whisper):
         raise InputError(f"{type(model).__name__} is no model to export; give what load or compress returned.")
     folder = Path(folder).expanduser()
-    _require_own(folder)
+    check_export(folder, to, dtype)
     with whole_folder(folder, _keep_other_files) as new:
-        WRITERS[to](model, new, dtype)
+        WRITERS[to](model, new, dtype or DTYPES[to][0])
     return folder
 
 
-def _require_own(folder: Path) -> None:
-    """Raise InputError unless an export can be written there: a new or empty folder, or an earlier export."""
+def check_export(folder: Path, to: str, dtype: str | None) -> None:
+    """Raise InputError unless there is such a format and an export can be written there: in a new or empty folder, or
+    in place of an earlier export."""
+    if to not in WRITERS:
+        raise InputError(f"{to!r} is no format to export to; choose {' or '.join(WRITERS)}.")
+    if dtype and dtype not in DTYPES[to]:
+        raise InputError(f"{dtype!r} is no number format to export to {to} in; choose {', '.join(DTYPES[to])}.")
     if folder.is_file():
         raise InputError(f"{folder} is a file; give a folder to export to.")
     if folder.is_dir() and any(folder.iterdir()) and not any((folder / n).is_file() for n in OWN):

@@ -29,7 +29,11 @@ S = TypeVar("S", bound=Sound)
 
 
 def log_mel(
-    samples: Sequence[np.ndarray], extractor: WhisperFeatureExtractor, device: str | torch.device = "cpu"
+    samples: Sequence[np.ndarray],
+    extractor: WhisperFeatureExtractor,
+    device: str | torch.device = "cpu",
+    *,
+    zeros: Sequence[bool] = (),
 ) -> torch.Tensor:
     """Whisper's log-mel features of several clips at once.
 
@@ -39,7 +43,8 @@ def log_mel(
     >>> log_mel([np.zeros(16000, np.float32)], WhisperFeatureExtractor()).shape
     torch.Size([1, 80, 3000])
 
-    `samples` are mono clips at 16 kHz, float32, each of shape [samples].
+    `samples` are mono clips at 16 kHz, float32, each of shape [samples]. `zeros`: the clips behind which the features
+    are zero, as faster-whisper fills a window, and not those of silence; none where it is empty.
     Returns float32 of shape [clips, mels, frames]; 3000 frames of 10 ms.
     Raises `InputError` for a clip longer than the window (30 s).
     Formula: Radford et al. 2022, section 2.2, as in transformers' ``WhisperFeatureExtractor``.
@@ -66,7 +71,11 @@ def log_mel(
     filters = torch.from_numpy(extractor.mel_filters).to(device, torch.float32)
     mel = torch.full((len(samples), filters.shape[1], extractor.nb_max_frames), -10.0, device=device)
     mel[..., :frames] = (filters.T @ power).clamp(min=1e-10).log10()
-    return (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
+    mel = (torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
+    for row, clip, zero in zip(mel, samples, zeros, strict=True) if zeros else ():
+        if zero:
+            row[:, len(clip) // hop + 1 :] = 0.0
+    return mel
 
 
 def batches(

@@ -51,6 +51,8 @@ def evaluation_speech(entries: list[str], new_job: NewJob) -> dict[str, Corpus]:
         name, equals, path = entry.partition("=")
         if not (name and equals and path):
             raise InputError(f"--eval {entry!r} has no name; write --eval target={entry}.")
+        if name in found:
+            raise InputError(f"--eval {name} is given twice; give the sets names of their own.")
         found[name] = speech_of(Path(path), new_job)
     return found
 

@@ -39,6 +39,7 @@ class Job:
     total: float = 0
     text: str = ""
     listeners: list[Callable[[Job], None]] = field(default_factory=list)
+    parent: Job | None = field(default=None, repr=False)  # of which this is a step: it stops when that one does
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
 
     def update(self, done: float, total: float | None = None, text: str | None = None) -> None:
@@ -66,11 +67,11 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        return self._stop.is_set()
+        return self._stop.is_set() or (self.parent is not None and self.parent.cancelled)
 
     def silent(self) -> Job:
         """A job that reports nothing and stops when this one does: for work that is a step of other work."""
-        return Job(self.name, _stop=self._stop)
+        return Job(self.name, parent=self)
 
     def check(self) -> None:
         """Raise `Cancelled` if somebody asked to stop."""

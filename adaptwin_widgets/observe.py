@@ -24,7 +24,7 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.twins import covariance
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import ROUGH, WINDOWS, Window, pack, require_observable, roughened
+from adaptwin_widgets.windows import ROUGH, WINDOWS, Window, pack, require_observable, roughened, zero_filled
 
 UNIFORM = 0.1  # share of a plain average mixed into the attention a key receives
 SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
@@ -174,7 +174,7 @@ class _Accumulator:
         columns = self.tokens if part == "decoder" else self.frames
         if part == "encoder":
             q, rows = q[:, ::STRIDE], rows[:, ::STRIDE]
-        q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))  # [B, H, T, dh]
+        q, k = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))  # [B, H, T, dh]
         for b in range(len(q)):  # one window at a time keeps the attention maps small
             weighted = q[b] * rows[b][None, :, None]
             self.add((part, layer, "query"), weighted.mT @ q[b])
@@ -195,7 +195,7 @@ class _Accumulator:
         rows = self.frames if part in ("stem", "encoder") else self.tokens
         if rows is self.frames and name == "neurons":
             x, rows = x[:, ::STRIDE], rows[:, ::STRIDE]
-        x, rows = x.flatten(0, 1), rows.flatten()
+        x, rows = x.float().flatten(0, 1), rows.flatten()
         x = x * rows.sqrt()[:, None]
         self.add((part, layer, name + " rows"), rows.sum())
         self.add((part, layer, name + " mean"), rows.sqrt() @ x)
@@ -211,8 +211,8 @@ class _Accumulator:
         for state, rows in zip(states, self.tokens, strict=True):  # one window at a time: the vocabulary is large
             state, rows = state[rows == 1], rows[rows == 1]
             self.add(("output", "rows"), rows.sum())
-            self.add(("output", "second"), state.mT @ state)
             self.add(("output", "chances"), self.model.proj_out(state).float().softmax(-1).sum(0))
+            self.add(("output", "second"), state.float().mT @ state.float())
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -325,7 +325,7 @@ def observe(
     require_observable(windows, target_weight)
     job, model = ensure(job), expand(model)
     parts = [_observe_one(model, c, windows, rough, batch_size, seed, job) for c in corpora]
-    return Statistics.mix(parts, corpus_weights(corpora, target_weight))
+    return parts[0] if len(parts) == 1 else Statistics.mix(parts, corpus_weights(corpora, target_weight))
 
 
 def corpus_weights(corpora: Sequence[Corpus], target_weight: float) -> list[float]:
@@ -340,18 +340,20 @@ def _observe_one(
     model: Whisper, corpus: Corpus, windows: int, rough: float, batch_size: int, seed: int, job: Job
 ) -> Statistics:
     chosen = calibration_windows(corpus, windows, seed)
-    heard = roughened(chosen, rough, seed)
+    heard = zip(roughened(chosen, rough, seed), zero_filled(chosen, seed), strict=True)
     texts = transcribe(model, chosen, job=job)  # of the windows as they are
     network = model.model.eval()
     sums = _Accumulator(network)
     prompt = model.prompt(language=texts[0].language)
-    pairs = sorted(zip(heard, texts, strict=True), key=lambda p: len(p[1].tokens))
-    batches = [pairs[i : i + batch_size] for i in range(0, len(pairs), batch_size)]
+    rows = sorted(((*h, t) for h, t in zip(heard, texts, strict=True)), key=lambda row: len(row[2].tokens))
+    batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     with torch.no_grad(), sums.hooks():
         for batch in job.track(batches, text=f"Observing {corpus.name}"):
-            features = log_mel([w.samples() for w, _ in batch], model.processor.feature_extractor, model.device)
-            sums.frames = evened(frame_weights([w for w, _ in batch], model))
-            ids, sums.tokens = teacher_tokens([t.tokens for _, t in batch], prompt, model, PROMPT)
+            sounds, zeros, spoken = zip(*batch, strict=True)
+            samples = [w.samples() for w in sounds]
+            features = log_mel(samples, model.processor.feature_extractor, model.device, zeros=zeros)
+            sums.frames = evened(frame_weights(sounds, model))
+            ids, sums.tokens = teacher_tokens([t.tokens for t in spoken], [prompt] * len(batch), model, PROMPT)
             network.model(input_features=features.to(network.dtype), decoder_input_ids=ids, use_cache=False)
     release(model.device)
     return sums.statistics(model.source, corpus.name, sum(w.seconds for w in chosen))
@@ -378,15 +380,15 @@ def evened(weights: Tensor) -> Tensor:
 
 
 def teacher_tokens(
-    texts: Sequence[Sequence[int]], prompt: Sequence[int], model: Whisper, prompt_weight: float = 0.0
+    texts: Sequence[Sequence[int]], prompts: Sequence[Sequence[int]], model: Whisper, prompt_weight: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """Decoder inputs [B, L] (prompt, then the transcript's tokens) and the weight of every position: 1 where it
-    predicts text, `prompt_weight` before, 0 behind the end."""
+    """Decoder inputs [B, L] (each text's prompt, then its tokens) and the weight of every position: 1 where it predicts
+    text, `prompt_weight` before, 0 behind the end. The prompts are equally long."""
     room = model.config.max_target_positions
-    rows = [([*prompt, *text])[:room] for text in texts]
+    rows = [[*prompt, *text][:room] for prompt, text in zip(prompts, texts, strict=True)]
     longest = max(map(len, rows))
     pad = model.config.eos_token_id
     ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=model.device)
-    before = [prompt_weight] * (len(prompt) - 1)  # these are the same in every text
+    before = [prompt_weight] * (len(prompts[0]) - 1)
     weights = [[*before, *[1.0] * (len(row) - len(before)), *[0.0] * (longest - len(row))] for row in rows]
     return ids, torch.tensor(weights, device=model.device)

@@ -12,8 +12,10 @@ Speech = Annotated[list[Path], typer.Option("--speech", help="Manifest, table or
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="Where to write the result.")]
 Encoder = Annotated[float | None, typer.Option("--encoder", help="Fraction of the encoder to remove.")]
-Decoder = Annotated[float | None, typer.Option("--decoder", help="Fraction of the decoder (embedding aside).")]
-Whole = Annotated[float | None, typer.Option("--model", help="Fraction of all parameters.")]
+Decoder = Annotated[
+    float | None, typer.Option("--decoder", help="Fraction of the decoder to remove (token embedding aside).")
+]
+Whole = Annotated[float | None, typer.Option("--model", help="Fraction of all parameters to remove.")]
 Words = Annotated[
     str | None, typer.Option("--vocabulary", help="Keep one language's tokens only: en, or en:12000 to say how many.")
 ]
@@ -31,5 +33,5 @@ Windows = Annotated[
 ]
 Weight = Annotated[float, typer.Option("--target-weight", help="Share of the target speaker's speech.")]
 Seed = Annotated[int, typer.Option(help="For everything that is drawn at random.")]
-Minutes = Annotated[float | None, typer.Option(help="How long to tune; a study: every point.")]
-Steps = Annotated[int | None, typer.Option(help="How many steps to tune instead.")]
+Minutes = Annotated[float | None, typer.Option(help="Minutes to tune (in a study: per point).")]
+Steps = Annotated[int | None, typer.Option(help="Steps to tune, instead of --minutes.")]

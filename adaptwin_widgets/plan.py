@@ -235,9 +235,10 @@ def _validate(plan: RankPlan) -> None:
         heads, full = heads_of(config, twin), full_rank(config, twin)
         if not isinstance(ranks, list) or len(ranks) != heads:
             raise InputError(f"ranks.{key} has to be a list of {heads} whole numbers, one a head.")
+        least = int(twin.part == "stem")  # without a channel between them two convolutions are none
         for rank in ranks:
-            if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank <= full:
-                raise InputError(f"ranks.{key} holds {rank!r}; a rank is a whole number from 0 to {full}.")
+            if isinstance(rank, bool) or not isinstance(rank, int) or not least <= rank <= full:
+                raise InputError(f"ranks.{key} holds {rank!r}; a rank is a whole number from {least} to {full}.")
     own, width = plan.embedding, config.d_model
     if own is not None and (isinstance(own, bool) or not isinstance(own, int) or not 1 <= own <= width):
         raise InputError(f"embedding is {own!r}; the embedding's rank is a whole number from 1 to {width}.")

@@ -20,7 +20,7 @@ from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.settings import LESSONS, Settings, settings_for
 from adaptwin_widgets.spectra import Spectra, spectra
-from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.speech import Corpus, distinct
 from adaptwin_widgets.tune import prepare, tune
 from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary
 from adaptwin_widgets.whisper import Whisper
@@ -59,7 +59,7 @@ class Recipe:
         if allocation not in ALLOCATIONS:
             raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
         require_observable(windows, target_weight)
-        self.model, self.speech, self.target_weight = model, list(speech), target_weight
+        self.model, self.speech, self.target_weight = model, distinct(speech), target_weight
         self.allocation, self.windows, self.rough, self.seed, self.job = allocation, windows, rough, seed, job
         self.crew: Crew | None = None  # who measures the sensitivity instead of this process
         self._damage = Sensitivity()
@@ -131,7 +131,9 @@ class Recipe:
         language, colon, size = wish.partition(":")
         if colon and not size.isdigit():
             raise InputError(f"vocabulary={wish!r} has no size; write {language}:12000, or {language} alone.")
-        return choose_vocabulary(self.model, language, size=int(size) if colon else None, stats=self.stats)
+        most = int(size) if colon else None
+        choose_vocabulary(self.model, language, size=most)  # says what is wrong before the minutes of observing
+        return choose_vocabulary(self.model, language, size=most, stats=self.stats)
 
     def plan(
         self, method: str = "ours", vocabulary: str | Vocabulary | None = None, embedding: int | None = None,
@@ -151,13 +153,17 @@ class Recipe:
         smaller = vocabulary is not None or embedding is not None
         if method in ("uniform", "adaptwin") and smaller:
             raise InputError(f'method="{method}" leaves the embedding whole; take "ours" or "even".')
-        require_budgets(self.model.config, smaller, **budget)  # now, not after the minutes that observing takes
+        # Now, not after the minutes that observing takes.
+        require_budgets(self.model.config, smaller, **budget)
+        if method in ("uniform", "adaptwin") and "tau" in budget:
+            raise InputError(f'method="{method}" removes the same share everywhere; give a budget, not tau.')
+        RankPlan({}, self.shape, self.model.source, embedding=embedding)
         words = None if vocabulary is None else self.vocabulary(vocabulary)
         if method == "adaptwin":
             return replace(uniform(spectra(self.model), **budget), method=ADAPTWIN)
         if method == "uniform":
             return uniform(self.spectra, **budget)
-        sides = [side for side in ("encoder", "decoder") if side in budget or "model" in budget]
+        sides = [side for side in ("encoder", "decoder") if {side, "model", "tau"} & set(budget)]
         damage = self.sensitivity(sides) if sides else None
         return RankPlan.for_budget(
             self.spectra, sensitivity=damage, even=method == "even", embedding=embedding, vocabulary=words, **budget
@@ -165,6 +171,7 @@ class Recipe:
 
     def compress(self, plan: RankPlan) -> Whisper:
         """The model at a plan's ranks, before tuning."""
+        plan.check(self.model.config, self.model.source)  # now, not after the minutes that observing takes
         if plan.method == ADAPTWIN:
             return compress(self.model, plan, job=self.job)
         return compress(self.model, plan, self.stats, spectra=self.spectra, job=self.job)

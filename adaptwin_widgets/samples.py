@@ -14,17 +14,15 @@ from dataclasses import dataclass
 
 import torch
 
-from adaptwin_widgets.conditions import draw
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import Window, pack, roughened
+from adaptwin_widgets.windows import Window, pack, roughened, zero_filled
 
 HELD_OUT = 0.06  # share of the speech that is never tuned on and decides which state is kept
 ALONE = 1 / 3  # share of windows that hold one utterance and its silence, as at test time
-FILLED = 1 / 2  # share of these whose silence is written as faster-whisper writes it
 SHORT = 0.85  # a transcript with so much fewer tokens a second than is usual may have left clips out
 FIRST = 8  # windows the teacher writes before the first step, which people wait for
 AT_ONCE = 32  # and later: two batches of `transcribe`, and enough to tell what is usual
@@ -34,14 +32,13 @@ Written = list[list[int]]  # the tokens that the teacher wrote of some windows
 
 @dataclass(frozen=True)
 class Sample:
-    """One window, and the transcript the teacher gave it.
-
-    filled: behind the speech the features are zero, which is how faster-whisper fills a window, not silence's.
-    """
+    """One window, and the transcript the teacher gave it behind a prompt, which tells the language. zeros: what is
+    behind its speech, see `windows.zero_filled`."""
 
     window: Window
     tokens: tuple[int, ...]
-    filled: bool = False
+    prompt: tuple[int, ...]
+    zeros: bool = False
 
 
 class Samples(Sequence[Sample]):
@@ -71,11 +68,11 @@ class Samples(Sequence[Sample]):
         count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
         generator = torch.Generator().manual_seed(seed)
         alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
-        lone, windows = set(alone), packed + alone
-        self.teacher, self.language = teacher, language
+        windows = packed + alone
+        self.teacher, self.language, self.prompt = teacher, language, tuple(teacher.prompt(language))
         self.windows = [windows[i] for i in torch.randperm(len(windows), generator=generator).tolist()]
         self.heard = roughened(self.windows, rough, seed)
-        self.filled = [w in lone and draw(seed, f"{w.id}/filled").random() < FILLED for w in self.windows]
+        self.zeros = zero_filled(self.windows, seed)
         self.ends = [*range(FIRST, len(self.windows), AT_ONCE), len(self.windows)]  # of what is written together
         self.written = written or [None] * len(self.ends)
         self._known: dict[int, Sample] = {}  # one object a window: what is kept of it is found by its identity
@@ -86,7 +83,7 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, place: int) -> Sample:  # type: ignore[override]
         if place not in self._known:
             tokens = self.write(place)[place - self._start(place)]
-            self._known[place] = Sample(self.heard[place], tuple(tokens), self.filled[place])
+            self._known[place] = Sample(self.heard[place], tuple(tokens), self.prompt, self.zeros[place])
         return self._known[place]
 
     def ready(self, place: int) -> bool:

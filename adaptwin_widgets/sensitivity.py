@@ -46,7 +46,7 @@ from adaptwin_widgets.precision import release
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
-from adaptwin_widgets.whisper import Whisper
+from adaptwin_widgets.whisper import Whisper, in_float32
 
 LEVELS = (0.2, 0.5, 0.8)  # share of a twin's components cut for a measurement
 LEAST = 1e-9  # a damage below this is rounding
@@ -108,9 +108,14 @@ def fingerprint(spectra: Spectra) -> str:
     """A short hash of all spectra: the same model observed on the same speech."""
     digest = hashlib.sha256()
     for twin, values in spectra.values.items():
-        # Four significant digits: threads and machines differ in the last ones.
         digest.update(f"{twin} {[f'{v:.3e}' for v in values[:, ::7].ravel()]}".encode())
     return digest.hexdigest()[:16]
+
+
+def cached(folder: Path, mark: str, levels: Sequence[float] = LEVELS, windows: int = 6, seed: int = 1) -> Path:
+    """The file that keeps what is measured so of spectra with this `fingerprint`."""
+    how = hashlib.sha256(repr((tuple(levels), windows, seed)).encode()).hexdigest()
+    return folder / f"sensitivity-{mark}-{how[:8]}.json"
 
 
 def measure_sensitivity(
@@ -141,10 +146,10 @@ def measure_sensitivity(
     >>> sensitivity = aw.measure_sensitivity(model, twins, stats, speech)                         # doctest: +SKIP
     >>> plan = aw.RankPlan.for_budget(twins, encoder=0.45, sensitivity=sensitivity)               # doctest: +SKIP
     """
-    job, model = ensure(job), expand(model)
+    job, model = ensure(job), in_float32(expand(model))  # small damages drown in half precision
     mark = fingerprint(spectra)
     folder = Path(platformdirs.user_cache_dir("adaptwin_widgets")) if cache == "" else cache
-    path = Path(folder) / f"sensitivity-{mark}.json" if folder is not None else None
+    path = cached(Path(folder), mark, levels, windows, seed) if folder is not None else None
     result = Sensitivity(fingerprint=mark)
     if path is not None and path.is_file():
         result = Sensitivity.load(path)
@@ -232,20 +237,22 @@ class _Bench:
     """Calibration speech run up to every layer once, so that a cut costs only the layers after it."""
 
     def __init__(self, model: Whisper, corpora: list[Corpus], windows: int, batch: int, seed: int, job: Job):
-        share = max(1, windows // len(corpora))
-        sounds = [w for c in corpora for w in calibration_windows(c, share, seed)]
-        texts = transcribe(model, sounds, job=job)
+        share, rows = max(1, windows // len(corpora)), []
+        for corpus in corpora:  # each may be in a language of its own
+            sounds = calibration_windows(corpus, share, seed)
+            texts = transcribe(model, sounds, job=job)
+            prompt = model.prompt(texts[0].language)
+            rows += [(sound, text.tokens, prompt) for sound, text in zip(sounds, texts, strict=True)]
+        rows.sort(key=lambda row: len(row[1]))
         self.original = model.model
         self.network = copy.deepcopy(model.model).eval()  # modules are swapped in here, never in the user's model
-        prompt = model.prompt(language=texts[0].language)
-        pairs = sorted(zip(sounds, texts, strict=True), key=lambda p: len(p[1].tokens))
         self.tokens, self.encoded, self.reference = [], [], []
         self.layer, self.inputs, self.features = -1, [], []
         with torch.no_grad():
-            for start in range(0, len(pairs), batch):
-                group = pairs[start : start + batch]
-                features = log_mel([s.samples() for s, _ in group], model.processor.feature_extractor, model.device)
-                ids, weights = teacher_tokens([t.tokens for _, t in group], prompt, model)
+            for start in range(0, len(rows), batch):
+                heard, spoken, prompts = zip(*rows[start : start + batch], strict=True)
+                features = log_mel([s.samples() for s in heard], model.processor.feature_extractor, model.device)
+                ids, weights = teacher_tokens(spoken, prompts, model)
                 self.features.append(features.to(self.network.dtype))
                 self.inputs.append(encoder_input(self.network, self.features[-1]))
                 self.tokens.append((ids, weights))

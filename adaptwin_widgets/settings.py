@@ -42,6 +42,10 @@ class Settings:
             raise InputError(f"The target's weight is {self.target_weight}; it has to be at least 0 and at most 1.")
         if not 0 <= self.layerwise <= 1:
             raise InputError(f"layerwise={self.layerwise} is no share of a run; give a number from 0 to 1.")
+        for name, least in (("warmup", 0), ("batch_size", 1), ("check_every", 1)):
+            value = getattr(self, name)
+            if not (isinstance(value, int) and value >= least):
+                raise InputError(f"{name}={value} is no count; give a whole number of at least {least}.")
         if not (isinstance(self.lora, int) and self.lora >= 0):
             raise InputError(f"lora={self.lora} is no rank; give a whole number, 0 for none.")
 

@@ -30,6 +30,22 @@ __all__ = [
 ]  # fmt: skip
 
 
+def distinct(corpora: Iterable[Corpus]) -> list[Corpus]:
+    """The corpora, numbered where several have one name, so that a choice by name is a choice.
+
+    >>> [c.name for c in distinct([Corpus([], "train"), Corpus([], "dev"), Corpus([], "train")])]
+    ['train', 'dev', 'train 2']
+    """
+    found: dict[str, Corpus] = {}
+    for corpus in corpora:
+        name, number = corpus.name, 1
+        while name in found:
+            number += 1
+            name = f"{corpus.name} {number}"
+        found[name] = corpus
+    return [c if c.name == name else Corpus(c, name, problems=c.problems, layout=c.layout) for name, c in found.items()]
+
+
 class Corpus(Sequence[Utterance]):
     """Utterances under a name; slices, sums, splits and conditions are corpora again.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,13 +90,14 @@ def transcribe(
     order = sorted(range(len(sounds)), key=lambda i: -sounds[i].duration)  # clips of a batch end together
     texts: list[Transcript | None] = [None] * len(sounds)
     job.update(0, len(sounds), "Transcribing")
-    found = _decoded(engine, whisper, [sounds[i] for i in order], prompt, batch_size, job)
-    for done, (index, (tokens, looped)) in enumerate(zip(order, found, strict=True), 1):
-        text = whisper.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
-        sound = sounds[index]
-        texts[index] = Transcript(sound.id, text, tuple(tokens), sound.duration, code, looped)
-        if done % batch_size == 0 or done == len(sounds):
-            job.update(done)
+    # Closed whatever happens: its threads end, and torch has its own number again, also where the job is cancelled.
+    with closing(_decoded(engine, whisper, [sounds[i] for i in order], prompt, batch_size, job)) as found:
+        for done, (index, (tokens, looped)) in enumerate(zip(order, found, strict=True), 1):
+            text = whisper.processor.tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            sound = sounds[index]
+            texts[index] = Transcript(sound.id, text, tuple(tokens), sound.duration, code, looped)
+            if done % batch_size == 0 or done == len(sounds):
+                job.update(done)
     return [text for text in texts if text is not None]
 
 
@@ -159,7 +160,7 @@ def loop_end(tokens: Sequence[int]) -> int | None:
 
 def _decoded(
     engine: Runner, whisper: Whisper, sounds: Sequence[Sound], prompt: list[int], batch_size: int, job: Job
-) -> Iterator[tuple[list[int], bool]]:
+) -> Generator[tuple[list[int], bool]]:
     """Tokens, and whether they looped, of every sound in its order.
 
     On a CPU every thread works for itself, on a window to encode or a batch to decode: waiting for each other

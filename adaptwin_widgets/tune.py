@@ -218,7 +218,7 @@ class Run:
     def step(self, fraction: float) -> None:
         """One batch, one update; learning rate: warm-up, then a straight line to a tenth."""
         s = self.settings
-        rate = self.rate * self.progress.scale * min(1.0, (self.progress.steps + 1) / s.warmup)
+        rate = self.rate * self.progress.scale * min(1.0, (self.progress.steps + 1) / max(1, s.warmup))
         rate *= 1 - 0.9 * min(1.0, fraction)
         batch = self.lessons.batch(self.progress.steps)
         self.optimiser.zero_grad(set_to_none=True)

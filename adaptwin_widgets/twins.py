@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from adaptwin_widgets.errors import InputError
+
 RIDGE = 1e-6  # relative to the mean variance: keeps a Cholesky factor of unused directions finite
 
 
@@ -74,6 +76,8 @@ def cholesky(moment: Tensor, ridge: float = RIDGE) -> Tensor:
     [[2.0, 0.0], [0.0, 2.0]]
     """
     moment = exact(moment)
+    if not moment.isfinite().all():
+        raise InputError("The model's weights or activations hold values that are no numbers; take another model.")
     moment = (moment + moment.mT) / 2
     scale = moment.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(1e-30)
     eye = torch.eye(moment.shape[-1], dtype=moment.dtype, device=moment.device)

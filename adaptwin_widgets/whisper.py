@@ -160,6 +160,18 @@ def load(
     return Whisper(model, processor, str(name), notes)
 
 
+def in_float32(model: Whisper) -> Whisper:
+    """The model, or a copy of it with weights in float32 where they are in half precision.
+
+    >>> whisper = load("tiny.en")
+    >>> in_float32(whisper) is whisper
+    True
+    """
+    if model.model.dtype == torch.float32:
+        return model
+    return Whisper(copy.deepcopy(model.model).float(), model.processor, model.source, model.notes)
+
+
 def require_model_folder(folder: Path) -> None:
     """Raise `InputError` unless a model can be saved there: a new or empty folder, or one that holds a Whisper."""
     if folder.is_file():

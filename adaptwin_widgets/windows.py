@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .audio import SAMPLE_RATE
-from .conditions import Condition, any_condition
+from .conditions import Condition, any_condition, draw
 from .errors import InputError
 from .utterance import Utterance
 
 WINDOWS = 120  # of each corpus, to observe: with 40, a tenth to a quarter of the damage is that of too little speech
 ROUGH = 0.25  # share of windows heard through noise, a telephone or a room, where nothing else is said
+ZEROS = 1 / 2  # share of the windows of one utterance behind which there are zeros, as faster-whisper fills them
 
 
 def require_observable(windows: int, target_weight: float) -> None:
@@ -103,6 +104,19 @@ def roughened(windows: Sequence[Window], share: float, seed: int = 0) -> list[Wi
         w.under(any_condition(w.id, seed)) if int((i + 1) * share) > int(i * share) else w
         for i, w in enumerate(windows)
     ]
+
+
+def zero_filled(windows: Iterable[Window], seed: int = 0) -> list[bool]:
+    """Which windows have zeros in the features behind their speech (`features.log_mel`): of one utterance, half.
+
+    faster-whisper fills a window so, where Whisper's own code appends silence, and a small model has to bear both.
+
+    >>> from pathlib import Path
+    >>> one, two = (Utterance(n, Path(n), "Yes.", "ann", 2.0) for n in "ab")
+    >>> zero_filled([Window((one,)), Window((two,)), Window((one, two))])
+    [False, True, False]
+    """
+    return [len(w.utterances) == 1 and draw(seed, f"{w.id}/zeros").random() < ZEROS for w in windows]
 
 
 def pack(corpus: Iterable[Utterance], seconds: float = 30.0, gap: float = 0.3, seed: int = 0) -> list[Window]:

@@ -6,7 +6,6 @@ It knows no widget. Views observe its traits and call its methods; whatever is s
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +18,7 @@ from adaptwin_widgets.attempt import Attempts, Try, about_study, default_folder,
 from adaptwin_widgets.choices import Choices
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
+from adaptwin_widgets.live import Live, unfinished
 from adaptwin_widgets.model import is_compressed
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import Planner
@@ -27,11 +27,9 @@ from adaptwin_widgets.spectra import spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Record, Study
-from adaptwin_widgets.tune import TUNING, WRITING, Progress, stored_progress
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.worker import Task, Worker
 
-LIVE = 0.2  # seconds between two states of a running tune
 METHODS = ("ours", "even", "uniform")
 WINDOWS = 40  # to observe of each corpus: a third of `windows.WINDOWS`, for somebody is waiting
 OBSERVE, SCORE = "Observe the speech", "Score the original"
@@ -81,10 +79,11 @@ class Workbench(HasTraits):
         seed: int = 0,
     ):
         super().__init__()
-        self.model, self.speech = model, [speech] if isinstance(speech, Corpus) else list(speech)
-        self.evaluations = dict(evaluations)
-        _check(model, self.speech, self.evaluations)
-        self.recipe = Recipe(model, self.speech, windows=windows, seed=seed)
+        corpora = [speech] if isinstance(speech, Corpus) else list(speech)
+        self.model, self.evaluations = model, dict(evaluations)
+        _check(model, corpora, self.evaluations)
+        self.recipe = Recipe(model, corpora, windows=windows, seed=seed)
+        self.speech = self.recipe.speech
         about = about_study(self.recipe, self.evaluations)
         self.folder = Path(folder) if folder is not None else default_folder(about)
         self.study = Study(self.folder, about)
@@ -96,6 +95,7 @@ class Workbench(HasTraits):
         self.planner = Planner(self.spectra)
         self._tuning: tuple[Task, Job] | None = None
         self._given = self.planner.plan  # the plan `current` belongs to
+        self._held: tuple[str, dict] = ("original", {})  # the try `small` is of, and its ranks in the planner
         self.planner.observe(self._plan_changed, "revision")
         self.study.listeners.append(self._study_changed)
         self._look_for_unfinished()
@@ -237,7 +237,7 @@ class Workbench(HasTraits):
         plan = RankPlan({}, self.planner.shape, self.model.source, method="original")
         if record.plan is not None:
             plan = self.study.plan(name)
-        self._given, self.current, self.small = plan, name, None  # until it is loaded
+        self._hold(name, plan, None)  # until it is loaded
         self.planner.commit(plan)
         if record.plan is None:
             return None
@@ -245,7 +245,7 @@ class Workbench(HasTraits):
 
     def _loaded(self, name: str) -> Callable[[Whisper], None]:
         def take(model: Whisper) -> None:
-            if self.current == name:
+            if self._held[0] == name:
                 self.small = model
 
         return take
@@ -258,8 +258,12 @@ class Workbench(HasTraits):
         rank = model.config.embedding_rank
         plan = RankPlan(ranks, self.planner.shape, self.model.source, method="given", embedding=rank)
         plan.check(model.config, model.source)
-        self._given, self.current, self.small = plan, "", model
+        self._hold("", plan, model)
         self.planner.commit(plan)
+
+    def _hold(self, name: str, plan: RankPlan, model: Whisper | None) -> None:
+        self._given, self._held = plan, (name, plan.ranks)
+        self.current, self.small = name, model
 
     def note(self, name: str, text: str) -> None:
         """Write a note on a try."""
@@ -267,10 +271,17 @@ class Workbench(HasTraits):
 
     @property
     def present(self) -> Whisper:
-        """The small model at hand, else the original; raises InputError while the current try's is loading."""
-        if self.small is None and self.current in self.study and self.study[self.current].plan is not None:
+        """The small model of the current try or the plan, the original where the plan removes nothing.
+
+        Raises InputError where there is none of the plan, and while it is loading.
+        """
+        if self.matching:
+            return self.small
+        if self.current == "original":
+            return self.model
+        if self.current:
             raise InputError(f"{self.current} is not loaded yet; the list of jobs says what runs before.")
-        return self.small or self.model
+        raise InputError("There is no small model of this plan yet; make a try, or go back to one.")
 
     @property
     def matching(self) -> bool:
@@ -287,7 +298,7 @@ class Workbench(HasTraits):
 
     def time_parts(self, **options: Any) -> Task:
         """Time original and small model part by part; the table is then in `speed`. options: of `speed_table`."""
-        models = {"original": self.model} | ({self.current or "small": self.small} if self.small else {})
+        models = {"original": self.model} | ({self.current or "small": self.small} if self.matching else {})
         return self.worker.submit(
             "Time the models",
             lambda task: speed_table(models, job=task, **options),
@@ -313,74 +324,43 @@ class Workbench(HasTraits):
         return RankPlan.for_budget(self.spectra, sensitivity=worth, even=True, **budgets)
 
     def _submit(self, how: Try, plan: RankPlan) -> Task:
-        tuning = Job()
-        limit = {"limit_seconds": how.minutes * 60} if how.minutes else {"limit_steps": how.steps}
-        last = 0.0
-
-        def show(state: str, progress: Progress | None = None) -> None:
-            live = {**self.tuning, "name": how.name, "state": state, **limit}
-            if progress is not None:
-                live |= {"steps": progress.steps, "seconds": progress.seconds}
-                for key, name in (("losses", "loss"), ("held_out", "held_out"), ("wer", "wer")):
-                    live[key] = [[h["step"], h[name]] for h in progress.history if name in h]
-            self.tuning = live
-
-        def stepped(progress: Progress) -> None:
-            nonlocal last
-            if time.monotonic() - last >= LIVE:
-                last = time.monotonic()
-                show("running", progress)
-            seen.append(progress)
-            del seen[:-1]
+        tuning, live = Job(), Live(how, lambda state: setattr(self, "tuning", state))
 
         def work(task: Task) -> Whisper:
             self.tuning, self._tuning = {}, (task, tuning)
             if how.tuned:
-                show("preparing")
-                task.listeners.append(scoring)
+                live.show("preparing")
+                task.listeners.append(live.scoring)
             try:
-                return self.attempts.make(how, plan, job=task, tuning=tuning, on_progress=stepped)
+                return self.attempts.make(how, plan, job=task, tuning=tuning, on_progress=live.stepped)
             finally:
                 self._tuning = None
                 if how.tuned:
-                    state = "done" if how.name in self.study else "paused" if task.cancelled else "failed"
-                    show(state, seen[-1] if seen else None)
+                    live.show("done" if how.name in self.study else "paused" if task.cancelled else "failed")
                 self._look_for_unfinished()
-
-        def scoring(job: Job) -> None:
-            # The tune's own reports come through `stepped`; a later one of another kind is the scoring after it.
-            if seen and job.text not in (TUNING, WRITING) and self.tuning.get("state") == "running":
-                show("scoring", seen[-1])
 
         def made(model: Whisper) -> None:
             # Somebody who has gone on to another plan meanwhile stays there.
             if self.planner.plan.ranks in wanted:
-                self._given, self.current, self.small = self.planner.plan, how.name, model
+                self._hold(how.name, self.planner.plan, model)
 
-        seen: list[Progress] = []
         wanted = [plan.ranks] if how.method == "ours" else [plan.ranks, self.planner.plan.ranks]
         return self.worker.submit(f"Try {how.name}", work, made)
 
     def _plan_changed(self, _: Any) -> None:
-        if self.planner.plan.ranks != self._given.ranks:
-            same = [r for r in self.study.records if (r.plan or {}).get("ranks", {}) == self.planner.plan.ranks]
-            self.current = "" if not same or same[-1].name != "original" else "original"
-            self._given = self.planner.plan
-            if self.current == "original":
-                self.small = None
+        plan = self.planner.plan
+        if plan.ranks == self._given.ranks:
+            return
+        if not plan.ranks:
+            self._hold("original", plan, None)
+        else:  # back at the ranks of the model at hand, by an undo perhaps, its try is the current one again
+            self._given, self.current = plan, self._held[0] if plan.ranks == self._held[1] else ""
 
     def _study_changed(self) -> None:
         self.revision += 1
 
     def _look_for_unfinished(self) -> None:
-        found = []
-        for how in self.attempts.unfinished():
-            plan = RankPlan.load(self.study.point(how.name) / "plan.json")
-            progress = stored_progress(self.study.point(how.name) / "tuning.safetensors")
-            limit = {"limit_seconds": how.minutes * 60} if how.minutes else {"limit_steps": how.steps}
-            reduction = plan.reductions["encoder_reduction"]
-            found.append({"name": how.name, "encoder_reduction": reduction, **limit, **progress})
-        self.unfinished = found
+        self.unfinished = unfinished(self.attempts)
 
     def record(self, name: str) -> Record:
         """A try's record."""

@@ -105,7 +105,9 @@ class Worker(HasTraits):
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._reported = 0.0
+        self._stage: tuple[str, float, float] | None = None  # of the running task, as it was told last
         self._number = 0
+        self.finished = 0  # tasks that are over and were to be listed, of which the last ones are
         _workers.add(self)
 
     @property
@@ -157,8 +159,9 @@ class Worker(HasTraits):
             self.revision += 1
 
     def _report(self, job: Job) -> None:
-        if time.monotonic() - self._reported >= REPORTS:
-            self._reported = time.monotonic()
+        stage = job._stage if isinstance(job, Task) else None
+        if stage is not self._stage or time.monotonic() - self._reported >= REPORTS:  # a new stage is told at once
+            self._reported, self._stage = time.monotonic(), stage
             self.changed()
 
     def _serve(self) -> None:
@@ -187,6 +190,7 @@ class Worker(HasTraits):
         listed.result = None  # a model, perhaps: it lives as long as somebody holds it, not as long as this list
         gone = task.quiet and task.state != "failed"
         with self._lock:
+            self.finished += not gone
             self.tasks = [listed if t is task else t for t in self.tasks if not (gone and t is task)]
         task._over.set()
         self.changed()

@@ -73,9 +73,9 @@ class Yardstick:
             texts = aw.transcribe(model, clips)
             prompt = model.prompt(language=texts[0].language)
             for start in range(0, len(clips), 4):
-                samples = [clip.samples() for clip in clips[start : start + 4]]
+                samples, spoken = [clip.samples() for clip in clips[start : start + 4]], texts[start : start + 4]
                 features = log_mel(samples, model.processor.feature_extractor, model.device)
-                ids, weights = teacher_tokens([t.tokens for t in texts[start : start + 4]], prompt, model)
+                ids, weights = teacher_tokens([t.tokens for t in spoken], [prompt] * len(spoken), model)
                 batch = (features, ids, weights.bool())
                 self.batches.append((*batch, self._answers(model, *batch)))
 

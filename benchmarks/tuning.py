@@ -101,13 +101,13 @@ def trainer(small: aw.Whisper, teacher: aw.Whisper, speech: list[aw.Corpus], ste
     for p in network.parameters():
         p.requires_grad_(id(p) in trained)
     distance, data = Distance(teacher, torch.float32), Utterances(speech)
-    prompt = teacher.prompt(language="en") if teacher.multilingual else teacher.prompt()
+    prompt = tuple(teacher.prompt("en"))
 
     def collate(utterances: list) -> dict:
         windows = [Window((u,)) for u in utterances]
         texts = aw.transcribe(teacher, windows, dtype="float32")
-        samples = [Sample(w, t.tokens) for w, t in zip(windows, texts, strict=True)]
-        return {"batch": distance.batch(samples, prompt)}
+        samples = [Sample(w, t.tokens, prompt) for w, t in zip(windows, texts, strict=True)]
+        return {"batch": distance.batch(samples)}
 
     settings = transformers.TrainingArguments(
         output_dir=str(folder / "trainer"), max_steps=steps, per_device_train_batch_size=aw.Settings().batch_size,
@@ -115,7 +115,7 @@ def trainer(small: aw.Whisper, teacher: aw.Whisper, speech: list[aw.Corpus], ste
         use_cpu=True, disable_tqdm=True, logging_strategy="no", remove_unused_columns=False,
     )  # fmt: skip
     run = Distilling(model=network, args=settings, train_dataset=data, data_collator=collate)
-    run.distance, run.prompt = distance, prompt
+    run.distance = distance
     began = time.perf_counter()
     run.train()
     whole = time.perf_counter() - began

@@ -194,9 +194,16 @@ def test_where_nothing_can_be_written_is_said_before_the_work(run, files, tmp_pa
     refused(run("compress", "no/model", *speech, "--encoder", 0.2, "-o", inside), "thesis.txt is a file")
     refused(run(*tune, inside), "thesis.txt is a file")
     refused(run("demo", "-o", inside), "thesis.txt is a file")
+    refused(run("export", "no/model", "-o", inside), "thesis.txt is a file")
+    refused(run("export", "no/model", "-o", tmp_path), "is not empty and holds no export")
+    refused(run("export", "no/model", "-o", tmp_path / "new", "--dtype", "int9"), "'int9' is no number format")
     train, dev = files / "target_train.jsonl", files / "target_dev.jsonl"
     study = ("study", "tiny.en", "--speech", train, "--eval", f"a={dev}", "-o", tmp_path / "thesis.txt")
     refused(run(*study), "thesis.txt is a file")
+    twice = ("study", "tiny.en", "--speech", train, "--eval", f"a={dev}", "--eval", f"a={train}", "-o")
+    refused(run(*twice, tmp_path / "run"), "--eval a is given twice")
+    away = ("study", "tiny.en", "--speech", train, "--eval", f"../a={dev}", "--points", 0.3, "-o", tmp_path / "run")
+    refused(run(*away), "'../a', which no file can be")
     assert (tmp_path / "thesis.txt").read_text() == "precious" and len(list(tmp_path.iterdir())) == 1
     monkeypatch.setattr("os.access", lambda path, mode: False)
     refused(run("spectra", "no/model", "-o", tmp_path / "new.csv"), "you may not write to")

@@ -94,7 +94,8 @@ def test_speed_changes_length_and_pitch(tmp_path):
 @pytest.mark.parametrize(
     "text",
     ["fog", "telephone:x", "telephone:1:2", "reverb", "reverb:0", "reverb:nan", "reverb:99", "speed:0", "speed:1.1-0.9",
-     "speed:1-1-1", "speed:-1", "speed:nan", "noise:10:1.5"],
+     "speed:1-1-1", "speed:-1", "speed:nan", "noise:10:1.5", "noise:-1e5", "noise:1e5",
+     "noise:nan"],
 )  # fmt: skip
 def test_unknown_conditions(text):
     with pytest.raises(InputError, match=r"write noise:10, telephone, reverb:0.6, speed:0.9"):

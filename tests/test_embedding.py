@@ -96,6 +96,13 @@ def test_what_needs_no_cut_token_is_written_as_before(tiny_en, cut, words, heard
     assert all([words.kept[i] for i in b.tokens] == list(a.tokens) for a, b in untouched)
 
 
+def test_cut_again_it_remembers_the_first_size(cut, tiny_en, words):
+    fewer = aw.choose_vocabulary(cut, "en", size=SIZE - 500)
+    again = aw.compress(cut, plan_of(cut, vocabulary=fewer))
+    assert len(again.processor.tokenizer) < SIZE and again.config.vocab_size == SIZE - 500
+    assert again.config.original_vocab_size == tiny_en.config.vocab_size
+
+
 def test_it_comes_back_as_a_plain_whisper(cut, tmp_path):
     folder = cut.save_pretrained(tmp_path / "cut")
     again = aw.load(folder)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +129,20 @@ def test_words_get_their_times(small, clips, tmp_path):
     words = [word for segment in segments for word in segment.words]
     times = np.array([[word.start, word.end] for word in words])
     assert len(words) > 3 and (times[:, 1] >= times[:, 0]).all() and times.max() <= clips[0].duration + 0.5
+
+
+def test_heads_of_layers_that_are_not_there_are_left_out(tiny_en, tmp_path):
+    """Distilled models name those of their teacher, and CTranslate2 would crash on them."""
+    settings = copy.deepcopy(tiny_en.model.generation_config)
+    model = copy.copy(tiny_en.model)
+    model.generation_config = settings
+    for named, written in (
+        ([[25, 3], [2, 3], [3, 9]], [[2, 3]]),
+        ([[25, 3]], [[layer, head] for layer in (2, 3) for head in range(6)]),
+    ):
+        settings.alignment_heads = named
+        folder = aw.export(replace(tiny_en, model=model), tmp_path / str(len(named)), dtype="int8")
+        assert json.loads((folder / "config.json").read_text())["alignment_heads"] == written
 
 
 def test_a_failed_export_leaves_what_was_there(small, tmp_path, monkeypatch):

@@ -12,12 +12,13 @@ import torch
 import adaptwin_widgets as aw
 from adaptwin_widgets.anatomy import Twin, twins_of
 from adaptwin_widgets.features import log_mel
-from adaptwin_widgets.jobs import ensure
+from adaptwin_widgets.jobs import Cancelled, ensure
 from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
 from adaptwin_widgets.samples import Order, write
-from adaptwin_widgets.sensitivity import fingerprint
+from adaptwin_widgets.sensitivity import cached, fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
 from adaptwin_widgets.tune import Run, compressed_layers, prepare
+from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.windows import Window
 
 
@@ -107,9 +108,10 @@ def test_no_windows_are_nothing_to_observe(tiny_en, speech):
 
 def test_the_prompt_is_observed_too(tiny_en):
     """Every token attends to the prompt, where activations are large; it predicts no text, so tuning leaves it out."""
-    prompt = [1, 2, 3]
-    _, text = teacher_tokens([[7, 8], [9]], prompt, tiny_en)
-    _, all_of_it = teacher_tokens([[7, 8], [9]], prompt, tiny_en, 0.25)
+    prompts = [[1, 2, 3], [1, 4, 3]]
+    ids, text = teacher_tokens([[7, 8], [9]], prompts, tiny_en)
+    _, all_of_it = teacher_tokens([[7, 8], [9]], prompts, tiny_en, 0.25)
+    assert ids[:, :4].tolist() == [[1, 2, 3, 7], [1, 4, 3, 9]], "behind a prompt each"
     assert text.tolist() == [[0, 0, 1, 1, 1], [0, 0, 1, 1, 0]]
     assert all_of_it.tolist() == [[0.25, 0.25, 1, 1, 1], [0.25, 0.25, 1, 1, 0]]
 
@@ -188,6 +190,8 @@ def test_sensitivity_is_measured_kept_and_used(tiny_en, speech, stats, twins, tm
     watched = aw.Job()
     watched.cancel()  # would stop any measuring at once
     assert measure(job=watched).curves == found.curves
+    with pytest.raises(Cancelled):
+        measure(job=watched, seed=2)  # on other speech, so another measurement
     by_damage = aw.RankPlan.for_budget(twins, encoder=0.3, sensitivity=found)
     assert by_damage.ranks != aw.RankPlan.for_budget(twins, encoder=0.3).ranks
 
@@ -349,7 +353,7 @@ def test_the_teacher_answers_each_window_once(tiny_en, speech):
 
 
 def test_a_share_of_the_windows_is_rough_and_lone_ones_are_filled(tiny_en, speech, monkeypatch):
-    monkeypatch.setattr("adaptwin_widgets.samples.FILLED", 1.0)
+    monkeypatch.setattr("adaptwin_widgets.windows.ZEROS", 1.0)
     quiet, rough = (prepare(tiny_en, speech, aw.Settings(batch_size=2, rough=share)) for share in (0, 0.5))
     samples = [sample for corpus in rough.order.corpora for sample in corpus]
     under = [all(u.conditions for u in s.window.utterances) for s in samples]
@@ -359,12 +363,11 @@ def test_a_share_of_the_windows_is_rough_and_lone_ones_are_filled(tiny_en, speec
             corpus.write(0)
     assert rough.written == quiet.written, "the words are those of the quiet speech"
     alone = next(s for s in samples if len(s.window.utterances) == 1)
-    plain, filled = (replace(alone, filled=full) for full in (False, True))
-    features = rough.distance.batch([plain, filled], rough.prompt).features
+    features = rough.distance.batch([replace(alone, zeros=z) for z in (False, True)]).features
     end = len(alone.window.samples()) // 160 + 1
     assert torch.equal(features[0, :, :end], features[1, :, :end])
     assert (features[1, :, end:] == 0).all() and (features[0, :, end + 1 :] < -0.1).all()
-    assert [s.filled for s in samples] == [len(s.window.utterances) == 1 for s in samples]
+    assert [s.zeros for s in samples] == [len(s.window.utterances) == 1 for s in samples]
 
 
 @pytest.mark.parametrize(
@@ -500,10 +503,52 @@ def test_a_text_that_goes_on_is_never_to_end(tiny_en, speech):
     lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32"))
     sample = next(s for s in lessons.order.corpora[0] if len(s.window.utterances) > 1)
     end = tiny_en.config.eos_token_id
-    batch = lessons.distance.batch([sample], lessons.prompt)
+    batch = lessons.distance.batch([sample])
     with torch.no_grad():
         logits = tiny_en.model(input_features=batch.features, decoder_input_ids=batch.ids, use_cache=False).logits
         chances = logits[0].softmax(-1)[batch.tokens[0].bool(), end]
         assert chances[-1] > 0.5, "where the text is over, it says so"
         off = -(1 - chances[:-1]).log().sum() / len(chances)
         assert torch.isclose(lessons.distance.terms(tiny_en.model, batch)[2], off, rtol=1e-2, atol=1e-6)
+
+
+def test_every_corpus_is_learnt_behind_the_prompt_of_its_language(tiny_en, speech, monkeypatch):
+    said = iter(["de", "en"])
+    monkeypatch.setattr("adaptwin_widgets.distill.detect_language", lambda *rest: next(said))
+    monkeypatch.setattr(aw.Whisper, "prompt", lambda self, language: [50257, 7 if language == "de" else 8, 50362])
+    monkeypatch.setattr("adaptwin_widgets.samples.write", lambda teacher, windows, *rest: [[1, 2]] * len(windows))
+    lessons = prepare(tiny_en, speech, aw.Settings(batch_size=4))
+    assert {s.prompt[1] for s in lessons.order.corpora[0]} == {7}
+    assert {s.prompt[1] for s in lessons.order.corpora[1]} == {8}
+    assert {row[1] for batch in lessons.held_out for row in batch.ids.tolist()} == {7, 8}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_is_observed_measured_and_a_teacher(dtype, speech, twins, stats, tmp_path):
+    half = aw.load("tiny.en", dtype=dtype)
+    seen = aw.observe(half, speech, windows=2)
+    for moments in (*seen.attention.values(), *seen.neurons.values()):
+        assert moments.second.dtype == torch.float32 and moments.second.isfinite().all()
+    one = list(twins_of(half.config))[-1:]
+    known = aw.Sensitivity({twin: [(0.5, 0.25)] for twin in twins.values if twin not in one}, fingerprint(twins))
+    known.save(cached(tmp_path, known.fingerprint, (0.5,), 1))
+    options = {"levels": (0.5,), "windows": 1, "cache": tmp_path}
+    assert aw.measure_sensitivity(half, twins, stats, speech[0], **options).curves[one[0]][0][1] > 0
+    small = aw.compress(half, aw.RankPlan.for_budget(twins, encoder=0.3), stats)
+    tuned = aw.tune(small, teacher=half, speech=[c.head(8) for c in speech], steps=1)
+    assert tuned.notes["tuning"]["steps"] == 1 and half.model.dtype == dtype
+
+
+@pytest.mark.parametrize("setting", ["warmup", "batch_size", "check_every"])
+def test_settings_that_are_no_counts_are_refused(setting):
+    with pytest.raises(aw.InputError, match=f"{setting}=-1 is no count"):
+        aw.Settings(**{setting: -1})
+    assert aw.Settings(warmup=0).warmup == 0
+
+
+def test_numbers_that_are_none_end_no_loop(tiny_en):
+    broken = Whisper(copy.deepcopy(tiny_en.model), tiny_en.processor, "broken")
+    with torch.no_grad():
+        broken.model.model.encoder.layers[0].self_attn.q_proj.weight[0, 0] = torch.nan
+    with pytest.raises(aw.InputError, match="no numbers"):
+        aw.spectra(broken)

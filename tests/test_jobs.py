@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from adaptwin_widgets.jobs import Job, interruptible
+from adaptwin_widgets.jobs import Cancelled, Job, interruptible
 
 
 def interrupt():
@@ -55,3 +55,14 @@ def test_where_it_is_ignored_or_not_heard_it_stays_so():
         interrupt()
     assert not job.cancelled and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_a_step_of_other_work_stops_with_it_and_not_the_other_way_round():
+    whole = Job("whole")
+    part = whole.silent()
+    part.cancel()
+    assert part.cancelled and not whole.cancelled
+    whole.cancel()
+    assert whole.silent().cancelled
+    with pytest.raises(Cancelled):
+        Job("part", parent=whole).update(1)

@@ -15,7 +15,7 @@ import torch
 import adaptwin_widgets as aw
 from adaptwin_widgets.anatomy import Twin
 from adaptwin_widgets.pieces import PREFIX, Crew, executor_of, turn
-from adaptwin_widgets.sensitivity import fingerprint
+from adaptwin_widgets.sensitivity import cached, fingerprint
 from adaptwin_widgets.stored import read_spectra, read_statistics, write_spectra, write_statistics
 
 TIMES = ("time", "seconds")
@@ -108,7 +108,7 @@ def test_sensitivity_on_threads_equals_the_plain_one(seen, tiny_en, tmp_path):
     mark = fingerprint(recipe.spectra)
 
     def measure(name, **options):
-        aw.Sensitivity(dict(known), mark).save(tmp_path / name / f"sensitivity-{mark}.json")  # those are not done again
+        aw.Sensitivity(dict(known), mark).save(cached(tmp_path / name, mark, (0.5,), 1))  # those are not done again
         options |= {"windows": 1, "levels": (0.5,), "cache": tmp_path / name}
         return aw.measure_sensitivity(tiny_en, recipe.spectra, recipe.stats, recipe.speech, **options)
 
@@ -117,7 +117,7 @@ def test_sensitivity_on_threads_equals_the_plain_one(seen, tiny_en, tmp_path):
         other = measure("threads", executor=pool)
     assert plain == other and list(plain.curves) == list(other.curves)
     assert all(plain.curves[twin] != [(0.5, 0.25)] for twin in left) and len(plain.curves) == len(known) + 3
-    assert aw.Sensitivity.load(tmp_path / "threads" / f"sensitivity-{mark}.json") == other
+    assert aw.Sensitivity.load(cached(tmp_path / "threads", mark, (0.5,), 1)) == other
 
 
 @pytest.fixture(scope="module")

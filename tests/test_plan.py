@@ -155,6 +155,14 @@ def test_a_budget_that_cannot_be_is_refused_before_anything_is_heard(tiny_en, mo
                 recipe.plan(method, **budget)
     with pytest.raises(InputError, match="model=45"):
         recipe.plan(vocabulary="en", model=45)
+    with pytest.raises(InputError, match="embedding is 9999"):
+        recipe.plan(embedding=9999)
+    with pytest.raises(InputError, match="xx"):
+        recipe.plan(vocabulary="xx")
+    with pytest.raises(InputError, match="give a budget, not tau"):
+        recipe.plan("uniform", tau=0.1)
+    with pytest.raises(InputError, match="made for another model"):
+        recipe.compress(RankPlan.full(WhisperConfig()))
     for options in ({"target_weight": 50}, {"target_weight": 0}, {"windows": 0}):
         with pytest.raises(InputError, match=r"above 0 and at most 1|observe nothing"):
             aw.Recipe(tiny_en, recipe.speech, **options)

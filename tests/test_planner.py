@@ -193,6 +193,20 @@ def test_the_limit_can_be_met_and_no_more(planner):
     assert planner.limit("encoder") < most
 
 
+def test_the_limit_of_millions_of_parameters_can_be_met():
+    """A share of so many, taken back and forth, is off by more than a rounding of one."""
+    config = WhisperConfig(
+        d_model=512, encoder_layers=6, decoder_layers=6, encoder_attention_heads=8, decoder_attention_heads=8,
+        encoder_ffn_dim=2048, decoder_ffn_dim=2048, vocab_size=51865,
+    )  # fmt: skip
+    values = {t: np.ones((heads_of(config, t), full_rank(config, t))) for t in twins_of(config)}
+    for lock in ("encoder.*", "decoder.*", "cross.*"):
+        planner = Planner(Spectra(config, "base", values, values, {}, aware=True))
+        planner.lock(lock)
+        most = planner.limit("model")
+        assert planner.budget("model", most).reductions["model_reduction"] == pytest.approx(most)
+
+
 def test_wrong_requests_say_what_is_wrong(planner):
     with pytest.raises(InputError, match="names no twin"):
         planner.change("encoder.9.query_key", 3)

@@ -348,6 +348,21 @@ def test_pause_and_stop_only_ask_and_the_page_sees_it(bench: Bench, what: str):
     assert tuner.error["sentence"] == f"No tune is running, so there is nothing to {what}."
 
 
+def test_a_press_that_came_late_ends_no_other_try(bench: Bench):
+    """A kernel that runs a cell hears it when the try is over and the next one runs."""
+    bench.length = 100_000
+    tuner = Tuner(bench)
+    press(tuner, "start")
+    settle(lambda: tuner.live["state"] == "running")
+    for what in ("pause", "stop", "cancel"):
+        tuner._receive(tuner, {"do": what, "name": "encoder-15"}, [])
+        assert tuner.error["sentence"] == "encoder-15 does not run any more, so nothing was stopped."
+        assert not bench.worker.running.cancelled and not bench.end
+    tuner._receive(tuner, {"do": "stop", "name": "encoder-30"}, [])
+    settle(lambda: not bench.worker.busy)
+    assert bench.end == "stopped" and tuner.error == {}
+
+
 def test_what_was_asked_is_shown_until_it_is_so(bench: Bench):
     tuner = Tuner(bench)
     bench.tuning = {"name": "a", "state": "running", "steps": 1, "seconds": 1.0, "limit_steps": 9}

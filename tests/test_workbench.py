@@ -185,6 +185,13 @@ def test_what_is_saved_is_what_is_named(bench: Workbench, tmp_path: Path):
     assert view.info["current"] == "" and view.info["parameters"][1] == bench.planner.plan.after.model
     with pytest.raises(InputError, match="no compressed model of this plan yet"):
         view.do_save(str(tmp_path / "other"))
+    for take in (lambda: bench.present, lambda: bench.save(tmp_path / "other")):
+        with pytest.raises(InputError, match="no small model of this plan yet"):
+            take()
+    bench.planner.undo()
+    assert bench.current == made.name and bench.present is bench.small, "an undone change leaves the try at hand"
+    bench.planner.redo()
+    assert bench.current == ""
     hold = threading.Event()
     bench.worker.submit("a long tune", lambda task: hold.wait(60))
     loading = bench.go_back(made.name)
@@ -435,3 +442,20 @@ def test_a_studio_says_what_it_does_not_know(tiny_en, learning, scored):
         aw.Studio(tiny_en, learning, scored, colour="red")
     with pytest.raises(InputError, match="eval="):
         aw.Studio(tiny_en, learning)
+
+
+def test_corpora_of_one_name_are_told_apart(tiny_en, learning, scored, tmp_path: Path):
+    for corpus in learning:
+        assert corpus.name != "train"
+    alike = [aw.Corpus(corpus, "train") for corpus in learning]
+    bench = Workbench(tiny_en, alike, scored, folder=tmp_path / "run")
+    assert [c.name for c in bench.speech] == ["train", "train 2"] and alike[1].name == "train"
+    bench.choices.put(corpora=["train 2"])
+    assert bench.choices.arguments()["corpora"] == ["train 2"] and not bench.choices.problem
+    assert Workbench.open(tiny_en, alike, scored, folder=tmp_path / "run").recipe.speech[1].name == "train 2"
+
+
+def test_a_name_that_no_file_can_have_is_refused(tiny_en, learning, scored, tmp_path: Path):
+    for name in ("../escaped", "a/b", "", ".hidden"):
+        with pytest.raises(InputError, match="which no file can be"):
+            Workbench(tiny_en, learning, {name: scored["target"]}, folder=tmp_path / "run")

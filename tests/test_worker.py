@@ -199,3 +199,29 @@ def test_work_under_way_saves_itself_when_python_ends(tmp_path):
     ended = subprocess.run([sys.executable, "-c", LEAVING, str(kept)], capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0 and not ended.stderr, ended.stderr
     assert kept.read_text() == "saved"
+
+
+def test_a_new_stage_is_told_at_once():
+    """Its first report follows the last one of the stage before within microseconds."""
+    worker, go, told = Worker(), threading.Event(), []
+    worker.observe(lambda _: worker.running and told.append((worker.running.text, worker.running.done)), "revision")
+
+    def work(task):
+        for n in range(1001):
+            task.update(n, 1000, "Observing")
+        task.update(0, 5, "Scoring")
+        go.wait(5)
+
+    task = worker.submit("two stages", work)
+    wait_for(lambda: task.text == "Scoring")
+    assert told[-1] == ("Scoring", 0) and len(told) < 20
+    go.set()
+    task.wait(5)
+
+
+def test_it_counts_what_is_over_beyond_what_it_lists():
+    worker = Worker()
+    for n in range(KEPT + 11):
+        worker.submit(str(n), lambda task: None).wait(5)
+    worker.submit("quiet", lambda task: None, quiet=True).wait(5)
+    assert worker.finished == KEPT + 11 and len(worker.tasks) <= KEPT + 1

@@ -1,16 +1,16 @@
 // One line: what is at hand. Beside it the way to take it along.
 export default {
   render({ model, el }) {
-    const name = make("strong"), facts = make("span"), alert = make("div", { class: "aw-alert", role: "alert" });
+    const name = make("strong"), facts = make("span"), alert = alertBox();
     const folder = make("input", { type: "text", size: 34, "aria-label": "Folder to save the small model in" });
-    const save = make("button", { onclick: () => model.send({ do: "save", folder: folder.value, form }) }, "Save the small model");
+    const save = make("button", { onclick: once(() => model.send({ do: "save", folder: folder.value, form })) }, "Save the small model");
     let form = "transformers";
     const forms = choice("for", Object.entries(model.get("forms")), form, (chosen) => { form = chosen; });
     const said = make("span", { role: "status", class: "aw-faint" });
     const root = make("div", { class: "aw aw-at-hand" },
       make("div", { class: "aw-row" }, make("span", { class: "aw-faint" }, "At hand:"), name, facts),
       make("div", { class: "aw-row" }, make("label", { class: "aw-row" }, make("span", { class: "aw-faint" }, "Folder"), folder),
-        forms, save, said), alert);
+        forms, save, said), alert.node);
     el.append(root);
     let suggested = "";
     const show = () => {
@@ -34,7 +34,7 @@ export default {
       const code = model.get("saved");
       said.textContent = code ? `Saved. Load it with ${code}` : "";
     };
-    const failed = () => { alert.textContent = model.get("error").sentence ?? ""; };
+    const failed = () => alert.show(model.get("error"));
     const events = [["change:info", show], ["change:saved", saved], ["change:error", failed]];
     events.forEach(([event, handler]) => { model.on(event, handler); handler(); });
     return () => events.forEach(([event, handler]) => model.off(event, handler));

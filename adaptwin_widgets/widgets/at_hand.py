@@ -30,7 +30,7 @@ class AtHand(View):
     >>> aw.AtHand(studio.workbench)                                                          # doctest: +SKIP
     """
 
-    _esm = source("dom.js") + source("at_hand.js")
+    _esm = source("dom.js") + source("parts.js") + source("at_hand.js")
     info = traitlets.Dict().tag(sync=True)
     forms = traitlets.Dict({key: title for key, (title, *_) in FORMS.items()}).tag(sync=True)
     saved = traitlets.Unicode().tag(sync=True)  # how to load what was saved last
@@ -39,12 +39,24 @@ class AtHand(View):
         super().__init__(**traits)
         self.workbench = workbench
         self._show = Throttle(self, self._refresh, 1 / PER_SECOND)
-        workbench.observe(self._show, ["current", "small", "revision"])
-        workbench.worker.observe(self._show, "revision")
-        workbench.planner.observe(self._show.soon, "revision")
+        self._observing(True)
         self._show.now()
 
+    def _observing(self, on: bool) -> None:
+        bench = self.workbench
+        sources = (bench, ["current", "small", "revision"], self._show), (bench.worker, "revision", self._show)
+        for model, names, show in (*sources, (bench.planner, "revision", self._show.soon)):
+            (model.observe if on else model.unobserve)(show, names)
+
+    def close(self) -> None:
+        if hasattr(self, "workbench"):
+            self._observing(False)
+            del self.workbench
+        super().close()
+
     def _refresh(self) -> None:
+        if not hasattr(self, "workbench"):  # closed while a timer ran
+            return
         bench = self.workbench
         known = bench.current in bench.study  # and then its numbers are those of its record, whatever the plan is
         scores = bench.study[bench.current].scores if known else {}

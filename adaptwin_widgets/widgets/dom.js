@@ -11,7 +11,42 @@ function make(tag, attributes = {}, ...children) {
     else if (value !== false && value != null) node.setAttribute(name, value);
   }
   node.append(...children);
+  if (tag === "button") node.addEventListener("click", unlessDisabled, { capture: true }); // before all others
   return node;
+}
+
+function unlessDisabled(event) {
+  if (event.currentTarget.getAttribute("aria-disabled") === "true") event.stopImmediatePropagation();
+}
+
+// A double click on a button is one press.
+const once = (act) => (event) => { if (event.detail < 2) act(event); };
+
+// Whether a button can be pressed. One that cannot keeps the focus: `disabled` would drop it on the page.
+function able(button, can) {
+  if (can) button.removeAttribute("aria-disabled");
+  else button.setAttribute("aria-disabled", "true");
+}
+
+// The kernel answers every view of a widget, and one acts on it: the one that asked. answered(message, buffers) is false
+// for what was not asked for.
+function asking(model, answered) {
+  let open = false;
+  const heard = (message, buffers) => { if (open && answered(message, buffers) !== false) open = false; };
+  const failed = () => { if (model.get("error").sentence) open = false; };
+  model.on("msg:custom", heard);
+  model.on("change:error", failed);
+  return {
+    ask(message) { open = true; model.send(message); },
+    forget() { open = false; },
+    off() { model.off("msg:custom", heard); model.off("change:error", failed); },
+  };
+}
+
+function download(name, parts, type) {
+  const href = URL.createObjectURL(new Blob(parts, { type }));
+  make("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60000);
 }
 
 // What stays the same costs the page no layout.

@@ -31,13 +31,13 @@ function choices(select, options, value) {
   if (document.activeElement !== select || select.value !== value) select.value = value;
 }
 
-function put(input, value) {
-  if (document.activeElement !== input) input.value = value;
+function put(input, value, anyway) {
+  if (anyway || document.activeElement !== input) input.value = value;
 }
 
 function render({ model, el }) {
   const send = (action, more = {}) => model.send({ do: action, ...more });
-  const problem = make("div", { class: "aw-alert", role: "alert" });
+  const problem = alertBox();
   const live = make("div", { class: "aw-hidden", role: "status", "aria-live": "polite" });
 
   // -- axis and goal --
@@ -49,6 +49,7 @@ function render({ model, el }) {
   const measure = make("select", { "aria-label": "What at least so much of", onchange: aim });
   const hint = make("span", { class: "aw-faint" });
   function aim() {
+    if (aimed.checked && [worse, least].some((field) => Number.isNaN(field.valueAsNumber))) return void draw(true); // emptied
     send("goal", aimed.checked ? { worse: worse.valueAsNumber, unit: unit.value, least: least.valueAsNumber, of: measure.value } : {});
   }
   const wishes = [make("span", {}, "at most"), worse, unit, make("span", {}, "more word errors, at least"), least,
@@ -70,7 +71,7 @@ function render({ model, el }) {
   const none = make("p", { class: "aw-faint" }, "There is no try yet; the original is scored first.");
 
   // -- the chosen try --
-  const title = make("h3");
+  const title = make("h3", { tabindex: -1 });
   const here = make("span", { class: "aw-frontier-current" }, "current");
   const back = make("button", { type: "button", class: "aw-main", onclick: () => send("go_back") }, "Go back to this try");
   const note = make("input", { type: "text", placeholder: "What was tried, what was heard", onchange: keep,
@@ -89,12 +90,15 @@ function render({ model, el }) {
   // -- files --
   const buttons = FILES.map(([kind, text]) => make("button", { type: "button", onclick: () => send("save", { kind }) }, text));
   const saved = make("span", { role: "status" });
-  let downloading = false; // the kernel answers every view of the widget; a file is wanted once
-  const link = make("button", { type: "button", onclick: () => { downloading = true; send("download"); } }, "Download");
+  const wanted = asking(model, (content, buffers) => {
+    if (content.file === undefined) return false;
+    download(content.file, buffers, "application/octet-stream");
+  });
+  const link = make("button", { type: "button", onclick: () => wanted.ask({ do: "download" }) }, "Download");
   const files = make("div", { class: "aw-row", role: "group", "aria-label": "Save" }, "Save as", ...buttons, saved, link);
 
   const root = make("section", { class: "aw aw-column", "aria-label": "Frontier: numbers and controls" },
-    problem, controls, none, scroll, key, hintOfChoice, chosen, files, live);
+    problem.node, controls, none, scroll, key, hintOfChoice, chosen, files, live);
   el.append(root);
 
   function headOf(state) {
@@ -148,7 +152,7 @@ function render({ model, el }) {
     if (focused !== undefined) [...body.querySelectorAll("button")].find((b) => b.dataset.name === focused)?.focus();
   }
 
-  function draw() {
+  function draw(again = false) {
     const state = model.get("state");
     if (!state.rows) return;
     choices(axis, state.axes, state.axis);
@@ -157,10 +161,9 @@ function render({ model, el }) {
     for (const node of wishes) node.hidden = !aimed.checked;
     choices(unit, state.units, goal.unit ?? state.units[0][0]);
     choices(measure, state.goals, goal.of ?? state.goals[0][0]);
-    if (aimed.checked) {
-      put(worse, goal.worse);
-      put(least, goal.least);
-    }
+    const kept = aimed.checked ? goal : state.usual;
+    if (aimed.checked || again || !worse.value) put(worse, kept.worse, again);
+    if (aimed.checked || again || !least.value) put(least, kept.least, again);
     hint.textContent = goal.hint ?? "";
     none.hidden = state.rows.length > 0;
     scroll.hidden = key.hidden = state.rows.length === 0;
@@ -172,7 +175,9 @@ function render({ model, el }) {
     if (row) {
       title.textContent = row.name;
       here.hidden = row.name !== state.current;
-      back.hidden = !state.live || row.name === state.current;
+      const hide = !state.live || row.name === state.current;
+      if (hide && document.activeElement === back) title.focus(); // not lost with the button
+      back.hidden = hide;
       const another = note.dataset.name !== row.name;
       if (another && note.dataset.name && note.value !== note.dataset.kept) keep(); // typed, then clicked elsewhere
       if (another || document.activeElement !== note) note.value = row.note;
@@ -191,19 +196,7 @@ function render({ model, el }) {
     name(state.said);
   }
 
-  function drawError() {
-    const error = model.get("error");
-    problem.replaceChildren(...(error.sentence ? [error.sentence] : []));
-    if (error.details) problem.append(make("details", {}, make("summary", {}, "Traceback"), make("pre", { tabindex: 0 }, error.details)));
-  }
-
-  function receive(content, buffers) {
-    if (content.file === undefined || !downloading) return;
-    downloading = false;
-    const address = URL.createObjectURL(new Blob(buffers, { type: "application/octet-stream" }));
-    make("a", { href: address, download: content.file }).click();
-    setTimeout(() => URL.revokeObjectURL(address), 60000);
-  }
+  const drawError = () => problem.show(model.get("error"));
 
   // -- the picture beside it --
   let plot = null;
@@ -226,18 +219,18 @@ function render({ model, el }) {
   document.addEventListener("plotlywidget-after-render", meet);
   const first = requestAnimationFrame(meet);
 
-  model.on("change:state", draw);
+  const changed = () => draw();
+  model.on("change:state", changed);
   model.on("change:error", drawError);
-  model.on("msg:custom", receive);
   draw();
   drawError();
   return () => {
     cancelAnimationFrame(first);
     watcher.disconnect();
     document.removeEventListener("plotlywidget-after-render", meet);
-    model.off("change:state", draw);
+    model.off("change:state", changed);
     model.off("change:error", drawError);
-    model.off("msg:custom", receive);
+    wanted.off();
   };
 }
 

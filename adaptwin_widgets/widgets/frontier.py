@@ -37,7 +37,7 @@ CONFIG = {
 class Panel(View):
     """The part of a `Frontier` beside its figure: the table and the controls. state: all of what they show."""
 
-    _esm = source("dom.js") + source("frontier.js")
+    _esm = source("dom.js") + source("parts.js") + source("frontier.js")
     state = traitlets.Dict().tag(sync=True)
 
     def __init__(self, frontier: Frontier):
@@ -305,6 +305,7 @@ class Frontier(ipywidgets.Box):
         return {
             "axis": self.axis, "axes": [[key, f"{axis.title}, {axis.unit}"] for key, axis in AXES.items()],
             "goal": {} if goal is None else {**goal.__dict__, "hint": hint},
+            "usual": {"worse": GOAL.worse, "least": GOAL.least},  # where a goal is set again
             "units": [["points", "points"], ["percent", "% (relative)"]],
             "goals": [[key, text] for key, text in GOALS.items()],
             "sets": sets, "rows": self._rows, "live": self.bench is not None,

@@ -20,7 +20,7 @@ function activeRow(task, cancel) {
     else bar.value = task.share;
     bar.style.visibility = task.state === "waiting" ? "hidden" : "visible";
     say(button, stopping ? "stopping…" : "Cancel");
-    button.disabled = stopping;
+    able(button, !stopping);
     button.setAttribute("aria-label", stopping ? `${task.name} is stopping` : `Cancel ${task.name}`);
   }
   return { node, update };

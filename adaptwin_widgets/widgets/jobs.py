@@ -74,7 +74,7 @@ class Jobs(View):
         listed = [task for task in tasks if task.number not in over[:-KEPT]]
         self.state = {
             "tasks": [{**shown(task), "dismissed": task.number in self._dismissed} for task in listed],
-            "finished": len(over),
+            "finished": self.worker.finished,
             "said": self._said,
         }
 

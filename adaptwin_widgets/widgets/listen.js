@@ -201,8 +201,8 @@ function render({ model, el }) {
   function mark(position) {
     list.mark(position);
     say(where, `${list.index() + 1} of ${list.size()}`);
-    previous.disabled = list.index() <= 0;
-    next.disabled = list.index() >= list.size() - 1;
+    able(previous, list.index() > 0);
+    able(next, list.index() < list.size() - 1);
   }
 
   // Sound

@@ -11,13 +11,14 @@ class Editor {
     this.ahead = new Ahead(picture);
     const read = () => this.ahead.read(this.model.get("ahead"), this.model.get("queues"));
     read();
+    this.asked = asking(this.model, ({ file, text }) => file !== undefined && download(file, [text], "application/json"));
     this.build();
     this.stop = [
       picture.on("change:queues", read),
       picture.on("change:ahead", read),
       picture.on("change:error", () => { if (this.model.get("error").sentence) this.settle(); }),
       picture.on("change:sensitivity", () => this.fillMap()),
-      picture.on("msg:custom", (message) => message.file && this.saving && this.download(message)),
+      () => this.asked.off(),
     ];
   }
 
@@ -89,6 +90,7 @@ class Editor {
     this.flush();
     const cell = event.currentTarget, start = event.clientX, found = this.picture.at(event, twin);
     const head = this.scope === "head" ? this.picture.head ?? found.head : this.picture.head;
+    const over = new AbortController(), { signal } = over;
     let edit = null;
     cell.setPointerCapture(event.pointerId);
     const move = (e) => {
@@ -97,13 +99,13 @@ class Editor {
       if (head != null && twin.heads > 1) edit.head = head;
       this.show(edit);
     };
-    const end = () => {
-      cell.removeEventListener("pointermove", move);
-      if (edit) this.commit(edit);
+    const end = (e) => {
+      over.abort();
+      if (edit && e.type === "pointerup") this.commit(edit);
+      else if (edit) this.settle(); // taken back: the system wanted the pointer for something else
     };
-    cell.addEventListener("pointermove", move);
-    cell.addEventListener("pointerup", end, { once: true });
-    cell.addEventListener("pointercancel", end, { once: true });
+    cell.addEventListener("pointermove", move, { signal });
+    for (const name of ["pointerup", "pointercancel"]) cell.addEventListener(name, end, { signal });
   }
 
   key(event, twin) {
@@ -177,7 +179,7 @@ class Editor {
         "layer", (scope) => { this.flush(); this.scope = scope; this.fillTwin(); }),
       this.rankName, this.rank, this.lockButton, this.zoomButton,
       make("span", { class: "aw-row aw-plan", role: "group", "aria-label": "Plan" }, this.undo, this.redo,
-        button("Reset", () => this.act("reset")), button("Save plan", () => { this.saving = true; this.model.send({ do: "save" }); }),
+        button("Reset", () => this.act("reset")), button("Save plan", () => this.asked.ask({ do: "save" })),
         button("Load plan", () => this.file.click()), this.file));
     const root = this.picture.root;
     root.prepend(make("div", { class: "aw-picker" },
@@ -189,8 +191,8 @@ class Editor {
   fill(state) {
     this.limits = state.limits;
     say(this.note, `at most ${this.most()} % · ranks: ${state.method}`);
-    this.undo.disabled = !state.undo;
-    this.redo.disabled = !state.redo;
+    able(this.undo, state.undo);
+    able(this.redo, state.redo);
     this.measure.hidden = !state.can_measure || (state.measured.encoder && state.measured.decoder);
     this.fillNumbers(state.numbers, this.side);
     this.fillTwin();
@@ -254,7 +256,7 @@ class Editor {
     const all = Object.values(rows).flat().filter((v) => v > 0).map(Math.log10), low = Math.min(...all), high = Math.max(...all);
     const cell = (v) => {
       const t = (Math.log10(Math.max(v, 1e-12)) - low) / (high - low || 1);
-      return make("td", { class: "aw-number", style: `background: rgb(230 159 0 / ${Math.round(100 * Math.max(0, t)) * 0.75}%)` },
+      return make("td", { class: "aw-number", style: `background: rgb(230 159 0 / ${Math.round(45 * Math.max(0, t))}%)` },
         v < 0.001 ? v.toExponential(0) : v.toPrecision(2));
     };
     this.map.append(make("table", {},
@@ -271,14 +273,6 @@ class Editor {
     const [file] = this.file.files;
     if (file) file.text().then((text) => this.model.send({ do: "load", text, name: file.name }));
     this.file.value = "";
-  }
-
-  // The kernel answers every view of the widget; a file is wanted once.
-  download({ file, text }) {
-    this.saving = false;
-    const link = make("a", { href: URL.createObjectURL(new Blob([text], { type: "application/json" })), download: file });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 }
 

@@ -52,26 +52,34 @@ async function listen(level) {
 }
 
 function render({ model, el }) {
-  const problem = make("div", { class: "aw-alert", role: "alert" });
+  const problem = alertBox();
   const count = make("span", { class: "aw-faint" });
   const done = make("progress", { "aria-label": "Sentences recorded" });
   const prompt = make("p", { class: "aw-recorder-prompt", lang: "en" });
   const meter = make("meter", { min: -60, max: 0, low: -40, high: -3, optimum: -15, value: -60, "aria-label": "Level of the microphone, dB" });
   const loud = make("span", { class: "aw-faint aw-number", "aria-hidden": "true" });
   const record = make("button", { type: "button", class: "aw-main", onclick: toggle });
-  const replay = make("button", { type: "button", onclick: play }, "Play");
+  const replay = make("button", { type: "button", onclick: () => sound.ask({ do: "replay", index: model.get("index") }) }, "Play");
   const back = make("button", { type: "button", onclick: () => show(-1) }, "← Previous");
   const next = make("button", { type: "button", onclick: () => show(1) }, "Next →");
-  const keep = make("button", { type: "button", onclick: () => model.send({ do: "keep" }) }, "Keep it all the same");
+  const keep = make("button", { type: "button", onclick: once(() => model.send({ do: "keep" })) }, "Keep it all the same");
+  const there = make("button", { type: "button", onclick: () => go(judged()) }, "Go back to it");
   const said = make("p", { role: "status", "aria-live": "polite" });
   const audio = make("audio", { controls: true, hidden: true, "aria-label": "Your recording" });
   const where = make("p", { class: "aw-faint" });
   const root = make("section", { class: "aw aw-recorder aw-column", "aria-label": "Recorder" },
-    problem, make("div", { class: "aw-row" }, count, done), prompt,
+    problem.node, make("div", { class: "aw-row" }, count, done), prompt,
     make("div", { class: "aw-row" }, record, meter, loud),
-    make("div", { class: "aw-row" }, back, next, replay, audio), said, keep, where);
+    make("div", { class: "aw-row" }, back, next, replay, audio), said, make("div", { class: "aw-row" }, keep, there), where);
   el.append(root);
-  let stop = null, busy = false, limit = 0, gone = false, asked = false;
+  let stop = null, busy = false, limit = 0, gone = false;
+  const sound = asking(model, ({ replay: index }, buffers) => {
+    if (index !== model.get("index")) return false;
+    URL.revokeObjectURL(audio.src);
+    audio.src = URL.createObjectURL(new Blob([buffers[0]], { type: "audio/wav" }));
+    audio.hidden = false;
+    audio.play().catch(() => {}); // a browser may want one more press on the player
+  });
 
   function level(chunk, seconds) {
     let peak = 1e-3;
@@ -84,9 +92,10 @@ function render({ model, el }) {
   async function toggle() {
     if (busy) return;
     busy = true;
-    say(problem, "");
+    problem.show({});
     try {
       if (stop === null) {
+        quiet(); // what plays would be recorded too, and it is the take before this one
         const index = model.get("index");
         const finish = await listen(level);
         if (gone) return void finish();
@@ -100,18 +109,20 @@ function render({ model, el }) {
         model.send({ do: "take", rate, index }, undefined, [samples.buffer]);
       }
     } catch (error) {
-      say(problem, WHY[error.name] ?? error.message);
+      problem.show({ sentence: WHY[error.name] ?? error.message });
     } finally {
       busy = false;
       draw();
     }
   }
 
-  const show = (step) => model.send({ do: "show", index: model.get("index") + step });
+  const go = (index) => model.send({ do: "show", index });
+  const show = (step) => go(model.get("index") + step);
+  const judged = () => model.get("prompts").indexOf(model.get("verdict").prompt); // the sentence of the last take
 
   function draw() {
     const prompts = model.get("prompts"), index = model.get("index"), taken = model.get("taken");
-    const verdict = model.get("verdict"), mine = verdict.prompt === prompts[index];
+    const verdict = model.get("verdict"), mine = judged() === index;
     const recorded = prompts.filter((text) => text in taken);
     const seconds = Object.values(taken).reduce((sum, length) => sum + length, 0);
     say(count, `Sentence ${index + 1} of ${prompts.length}; ${recorded.length} recorded, ${(seconds / 60).toFixed(1)} min`);
@@ -121,49 +132,39 @@ function render({ model, el }) {
     const recording = stop !== null, has = prompts[index] in taken;
     say(record, recording ? "■ Stop" : has ? "● Record again" : "● Record");
     record.setAttribute("aria-pressed", recording);
-    record.disabled = !recording && verdict.state === "checking";
-    back.disabled = recording || index === 0;
-    next.disabled = recording || index === prompts.length - 1;
-    replay.disabled = recording || !has;
+    able(record, recording || verdict.state !== "checking");
+    able(back, !recording && index > 0);
+    able(next, !recording && index < prompts.length - 1);
+    able(replay, !recording && has);
     const words = {
       checking: () => "Checking …",
       kept: () => `✓ Kept, ${verdict.seconds} s, ${signed(verdict.level, 1)} dB.`,
       refused: () => `✗ ${verdict.problem}`,
       doubtful: () => `? ${verdict.problem}`,
     };
-    say(said, recording ? "Recording; read the sentence, then press stop." : mine && words[verdict.state] ? words[verdict.state]() : "");
-    keep.hidden = recording || !mine || verdict.state !== "doubtful";
-    say(where, `Recordings stay on this machine, in ${model.get("where")}.`);
+    const whose = mine ? "" : `Sentence ${judged() + 1}: `; // somebody who reads fast is at the next one already
+    say(said, recording ? "Recording; read the sentence, then press stop." : verdict.state ? whose + words[verdict.state]() : "");
+    keep.hidden = recording || verdict.state !== "doubtful";
+    there.hidden = recording || mine || !["doubtful", "refused"].includes(verdict.state);
+    say(where, `Recordings go to the notebook's kernel, into its folder ${model.get("where")}, and nowhere else.`);
   }
 
-  function drawError() {
-    say(problem, model.get("error").sentence ?? "");
-  }
+  const drawError = () => problem.show(model.get("error"));
 
-  function play() {
-    asked = true; // the kernel answers every view of the widget, and one is to be heard
-    model.send({ do: "replay", index: model.get("index") });
-  }
-
-  function played(message, buffers) {
-    if (!asked || message.replay !== model.get("index")) return;
-    asked = false;
-    URL.revokeObjectURL(audio.src);
-    audio.src = URL.createObjectURL(new Blob([buffers[0]], { type: "audio/wav" }));
-    audio.hidden = false;
-    audio.play().catch(() => {}); // a browser may want one more press on the player
+  function quiet() {
+    sound.forget();
+    audio.pause();
+    audio.hidden = true;
   }
 
   function moved() {
-    audio.pause();
-    audio.hidden = true;
+    quiet();
     draw();
   }
 
   model.on("change:prompts change:taken change:verdict", draw);
   model.on("change:index", moved);
   model.on("change:error", drawError);
-  model.on("msg:custom", played);
   draw();
   drawError();
   return () => {
@@ -174,7 +175,7 @@ function render({ model, el }) {
     model.off("change:prompts change:taken change:verdict", draw);
     model.off("change:index", moved);
     model.off("change:error", drawError);
-    model.off("msg:custom", played);
+    sound.off();
   };
 }
 

@@ -35,7 +35,7 @@ class Recorder(View):
     Raises InputError for prompts that are empty or given twice, and for a folder whose manifest cannot be read.
     """
 
-    _esm = source("dom.js") + source("recorder.js")
+    _esm = source("dom.js") + source("parts.js") + source("recorder.js")
     prompts = traitlets.List(traitlets.Unicode()).tag(sync=True)
     index = traitlets.Int(0).tag(sync=True)  # of the prompt that is shown
     taken = traitlets.Dict().tag(sync=True)  # by prompt: the seconds of its take

@@ -13,10 +13,10 @@ class Picture extends Curves {
     this.grid = make("div", { class: "aw-cells", role: "group", "aria-label": "Spectra of every twin" });
     this.stage = make("div", { class: "aw-stage" }, this.paper, this.grid);
     this.tip = make("div", { class: "aw-tip", role: "status", hidden: true });
-    this.alert = make("div", { class: "aw-alert", role: "alert" });
+    this.alert = alertBox();
     this.table = make("details", { ontoggle: () => this.fillTable() }, make("summary", {}, "The same as a table"));
     this.stage.append(this.tip);
-    this.root.append(this.tools, this.alert, this.stage, this.table);
+    this.root.append(this.tools, this.alert.node, this.stage, this.table);
     el.append(this.root);
     this.buildTools();
     this.readData();
@@ -49,11 +49,7 @@ class Picture extends Curves {
     this.theme.disconnect();
   }
 
-  showError() {
-    const { sentence, details } = this.model.get("error") || {};
-    this.alert.replaceChildren(...(sentence ? [sentence] : []));
-    if (details) this.alert.append(make("details", {}, make("summary", {}, "Details"), make("pre", {}, details)));
-  }
+  showError() { this.alert.show(this.model.get("error")); }
 
   buildTools() {
     const set = (name) => (value) => { this.options[name] = value; this.draw(); };
@@ -63,7 +59,7 @@ class Picture extends Curves {
       choice("Values", [["relative", "relative to the twin's largest"], ["absolute", "absolute"]], "relative",
         set("values")),
       (this.sourceChoice = choice("As seen by", [["speech", "this speech"], ["weights", "the weights alone"],
-        ["both", "both"]], "speech", set("source"))),
+        ["both", "both (dashed: the weights, by their own largest)"]], "speech", set("source"))),
       (this.back = make("button", { hidden: true, onclick: () => this.zoom(null) }, "← All twins")),
       (this.headsBar = make("div", { class: "aw-row", role: "group", "aria-label": "Heads", hidden: true })),
     );
@@ -284,8 +280,8 @@ class Picture extends Curves {
   }
 
   point(event, twin) {
-    const { rank, head } = this.at(event, twin), at = twin.offset + head * twin.points + this.sample(twin, rank - 1);
-    const value = this.data[this.layout.aware && this.options.source !== "weights" ? at : this.half + at];
+    const { rank, head } = this.at(event, twin), drawn = this.layout.aware && this.options.source !== "weights" ? 0 : this.half;
+    const at = drawn + twin.offset + head * twin.points + this.sample(twin, rank - 1), value = this.data[at];
     const who = twin.kind === "feed_forward" ? "" : `, head ${head}`;
     const rows = [
       [this.title(twin) + who], [`${twin.kind === "feed_forward" ? "neuron" : "index"} ${rank} of ${twin.full}`,

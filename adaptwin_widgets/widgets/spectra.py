@@ -20,7 +20,7 @@ from adaptwin_widgets.widgets.base import View, source
 from adaptwin_widgets.workbench import Workbench
 
 POINTS = 256  # of one curve: neurons are many, pixels few
-SCRIPTS = "\n".join(source(name) for name in ("dom.js", "curves.js", "spectra.js"))
+SCRIPTS = "\n".join(source(name) for name in ("dom.js", "parts.js", "curves.js", "spectra.js"))
 
 
 class SpectraView(View):
@@ -59,6 +59,11 @@ class SpectraView(View):
         super().__init__(**traits)
         self._follow()
         planner.observe(self._follow, "revision")
+
+    def close(self) -> None:
+        if hasattr(self, "planner"):
+            self.planner.unobserve(self._follow, "revision")
+        super().close()
 
     def _follow(self, _: Any = None) -> None:
         if self._shown is not self.planner.spectra:

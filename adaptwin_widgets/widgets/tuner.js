@@ -115,7 +115,7 @@ function formOf(model) {
   const plan = make("span");
   const doubts = make("div", { class: "aw-column aw-tuner-doubts", role: "status" });
   const check = make("button", { type: "button", title: "The original listens to all of it, in the background",
-    onclick: (event) => { if (event.detail < 2) model.send({ do: "check" }); } }, "Check the transcripts");
+    onclick: once(() => model.send({ do: "check" })) }, "Check the transcripts");
   slider.addEventListener("input", () => { share.value = slider.value; });
   slider.addEventListener("change", () => set("target_weight", slider.valueAsNumber / 100));
   share.addEventListener("input", () => set("target_weight", number(share) === null ? null : number(share) / 100));
@@ -185,19 +185,25 @@ function formOf(model) {
 function render({ model, el }) {
   const button = (text, onclick, kind = "") => make("button", { type: "button", class: kind, onclick }, text);
   const form = formOf(model);
-  const once = (message) => (event) => { if (event.detail < 2) model.send(message); }; // a double click is one press
-  const start = button("", once({ do: "start" }), "aw-main");
-  const only = button("Only compress and score", once({ do: "start", tune: false }));
+  const sends = (message) => once(() => model.send(message));
+  const start = button("", sends({ do: "start" }), "aw-main");
+  const only = button("Only compress and score", sends({ do: "start", tune: false }));
   const wrong = alertBox(), error = alertBox(), failed = alertBox();
   const queue = make("div", { class: "aw-faint" });
   let asked = "", asking = null; // pressed here, and not yet confirmed: feedback at once
-  const ask = (what) => { asked = what; asking = model.get("live").state; model.send({ do: what }); draw(); };
+  // By name: a press that a busy kernel hears late must not end the try that came after.
+  const ask = (what) => {
+    const { state, name } = model.get("live");
+    [asked, asking] = [what, state];
+    model.send({ do: what, name });
+    draw();
+  };
   const pause = button("Pause", () => ask("pause"));
-  const resume = button("Resume", () => model.send({ do: "resume", name: model.get("live").name }));
+  const resume = button("Resume", once(() => model.send({ do: "resume", name: model.get("live").name })));
   const stop = button("Stop and score", () => ask("stop"));
   const cancel = button("Cancel", () => ask("cancel"));
   stop.title = "Keeps the best state so far";
-  pause.title = cancel.title = "It can be gone on with later, also after a restart";
+  const later = pause.title = "It can be gone on with later, also after a restart";
   const headline = make("strong"), time = make("span", { class: "aw-faint" });
   const bar = make("progress", { max: 1, "aria-label": "Progress of the tune" });
   const pictures = make("div", { class: "aw-column" });
@@ -235,13 +241,14 @@ function render({ model, el }) {
     if (list.dataset.key === key) return;
     list.dataset.key = key;
     list.replaceChildren(...live.unfinished.map(({ name, line }) => {
-      const again = button("Resume", () => model.send({ do: "resume", name }));
+      const again = button("Resume", sends({ do: "resume", name }));
       again.setAttribute("aria-label", `Resume ${name}`);
-      const redraw = (value) => { sure = value; drawUnfinished(model.get("live")); };
-      const first = button("Discard", () => { redraw(name); list.querySelector(".aw-sure")?.focus(); });
+      const redraw = (value, focused) => { sure = value; drawUnfinished(model.get("live")); list.querySelector(focused)?.focus(); };
+      const first = button("Discard", () => redraw(name, ".aw-sure"), "aw-discard");
+      first.dataset.name = name;
       first.setAttribute("aria-label", `Discard ${name}`);
-      const really = button("Really discard", () => { sure = ""; model.send({ do: "discard", name }); }, "aw-sure");
-      const keep = button("Keep", () => redraw(""));
+      const really = button("Really discard", once(() => { sure = ""; model.send({ do: "discard", name }); }), "aw-sure");
+      const keep = button("Keep", () => redraw("", `.aw-discard[data-name=${JSON.stringify(name)}]`));
       return make("li", {}, make("div", { class: "aw-what" }, make("strong", {}, name), make("span", { class: "aw-faint" }, line)),
         make("div", { class: "aw-row" }, ...(sure === name ? [really, keep] : [again, first])));
     }));
@@ -266,11 +273,12 @@ function render({ model, el }) {
     bar.hidden = !(live.share !== null || ["preparing", "running", "scoring"].includes(live.state));
     if (live.share === null) bar.removeAttribute("value");
     else bar.value = live.share;
-    pause.disabled = !live.can.pause || Boolean(pressed);
-    stop.disabled = !live.can.stop || Boolean(pressed);
-    resume.disabled = !live.can.resume;
+    able(pause, live.can.pause && !pressed);
+    able(stop, live.can.stop && !pressed);
+    able(resume, live.can.resume);
     cancel.hidden = !live.can.cancel;
-    cancel.disabled = Boolean(pressed);
+    able(cancel, !pressed);
+    cancel.title = live.state === "scoring" ? later : "";
     say(pause, pressed === "pause" ? "pausing…" : "Pause");
     say(stop, pressed === "stop" ? "stopping…" : "Stop and score");
     say(cancel, pressed === "cancel" ? "stopping…" : "Cancel");

@@ -69,13 +69,13 @@ class Tuner(View):
         self.choices.note = ""  # it was that try's
         return task
 
-    def pause(self) -> None:
-        """Stop within one step and keep the checkpoint."""
-        self._ask("pause")
+    def pause(self, name: str = "") -> None:
+        """Stop within one step and keep the checkpoint. name: of the try that is meant, if it still runs."""
+        self._ask("pause", name)
 
-    def stop(self) -> None:
-        """Stop within one step; the best state so far is kept and scored."""
-        self._ask("stop")
+    def stop(self, name: str = "") -> None:
+        """Stop within one step; the best state so far is kept and scored. name: as for `pause`."""
+        self._ask("stop", name)
 
     def resume(self, name: str) -> Task:
         """Go on with an unfinished try."""
@@ -87,8 +87,9 @@ class Tuner(View):
         self._known(name)
         self.workbench.discard(name)
 
-    def cancel(self) -> None:
-        """Ask the running task to stop, whatever it does now."""
+    def cancel(self, name: str = "") -> None:
+        """Ask the running task to stop, whatever it does now. name: as for `pause`."""
+        self._require_running(name)
         if (task := self.workbench.worker.running) is not None:
             self.workbench.worker.cancel(task.number)
 
@@ -97,12 +98,18 @@ class Tuner(View):
         model, choices = self.workbench.model, self.choices
         return self.workbench.worker.submit("Check the transcripts", lambda task: choices.check(model, task))
 
-    def _ask(self, what: str) -> None:
+    def _ask(self, what: str, name: str) -> None:
+        self._require_running(name)
         if self.workbench.tuning.get("state") != "running":
             raise InputError(f"No tune is running, so there is nothing to {what}.")
         self._asked = what
         getattr(self.workbench, what)()
         self._show()
+
+    def _require_running(self, name: str) -> None:
+        running = self.workbench.worker.running
+        if name and (running is None or running.name != f"Try {name}"):
+            raise InputError(f"{name} does not run any more, so nothing was stopped.")
 
     def _known(self, name: str) -> None:
         if name not in [one["name"] for one in waiting(self.workbench)]:

@@ -3,12 +3,13 @@
     python benchmarks/peers [--json] [--model tiny.en] [--encoder 0.15 0.3 0.45 0.6] [--minutes M] [--limit N]
                             [--held-out]
 
-Each method is written from its paper's description (`methods.py`). Word errors on both dev sets with the paired
-difference to ours and its 95 % interval; negative would be better than ours. --minutes tunes every encoder for so long
-on the same speech, as ours is or by the method's own recipe. --held-out scores on a fifth of the train speech that
-calibration then does not see, for choosing; the dev sets are for the report. int8 rounds the weights of the whole
-encoder instead, once, and stands in its own row with its bytes. --keep FOLDER holds what every row's model wrote, so
-that a run that was stopped goes on, and a single method can be measured again (delete its files).
+Each method is written from what is published of it (`methods.py`), AdaPTwin from its abstract and a summary alone.
+Word errors on both dev sets with the paired difference to ours and its 95 % interval; negative would be better than
+ours. --minutes tunes every encoder for so long on the same speech, as ours is or by the method's own recipe.
+--held-out scores on a fifth of the train speech that calibration then does not see, for choosing; the dev sets are
+for the report. int8 rounds the weights of the whole encoder instead, once, and stands in its own row with its bytes.
+--keep FOLDER holds what every row's model wrote, so that a run that was stopped goes on, and a single method can be
+measured again (delete its files).
 """
 
 from __future__ import annotations
