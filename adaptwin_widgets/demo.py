@@ -59,7 +59,8 @@ def demo_speech() -> dict[str, Corpus]:
     """Synthetic speech of one target voice and four others, 11 minutes, ready for a first try.
 
     Keys: "target_train" and "general_train" to observe and tune on, "target_dev" and "general_dev"
-    to evaluate on; no two of them share a sentence. What it is made of: data/README.md.
+    to evaluate on; no two of them share a sentence. Its card is data/README.md in the sources; the
+    voices' licences lie beside the speech, in LICENSES.txt.
 
     >>> {name: len(corpus) for name, corpus in demo_speech().items()}
     {'target_train': 50, 'target_dev': 40, 'general_train': 60, 'general_dev': 60}

@@ -271,17 +271,13 @@ class Workbench(HasTraits):
 
     @property
     def present(self) -> Whisper:
-        """The small model of the current try or the plan, the original where the plan removes nothing.
-
-        Raises InputError where there is none of the plan, and while it is loading.
-        """
+        """The small model of the current try or plan, the original where there is none of it; raises InputError while
+        the current try's is loading."""
         if self.matching:
             return self.small
-        if self.current == "original":
-            return self.model
-        if self.current:
+        if self.current not in ("", "original"):
             raise InputError(f"{self.current} is not loaded yet; the list of jobs says what runs before.")
-        raise InputError("There is no small model of this plan yet; make a try, or go back to one.")
+        return self.model
 
     @property
     def matching(self) -> bool:
@@ -293,7 +289,10 @@ class Workbench(HasTraits):
         return config is not None and (config.ranks, config.embedding_rank) == (wanted.ranks, wanted.embedding)
 
     def save(self, folder: str | Path) -> Path:
-        """Save the present model in a folder that `load` and transformers read."""
+        """Save the present model in a folder that `load` and transformers read; raises InputError where there is none
+        of the plan, and while it is loading."""
+        if not self.current and not self.matching:
+            raise InputError("There is no small model of this plan yet; make a try, or go back to one.")
         return self.present.save_pretrained(folder)
 
     def time_parts(self, **options: Any) -> Task:

@@ -30,6 +30,24 @@ def test_the_examples_of_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.
     assert outcome.attempted and not outcome.failed, "".join(said)
 
 
+@pytest.mark.slow
+def test_the_flow_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """All of it as it stands there, but for the minutes, on the demonstration speech."""
+    import adaptwin_widgets as aw
+
+    (code,) = (
+        block for block in re.findall("```python\\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+        if "aw.tune(" in block
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "dev"):
+        aw.demo_speech()[f"target_{part}"][:8].to_manifest(f"{part}.jsonl")
+    found: dict = {}
+    exec(code.replace("minutes=5", "steps=1"), found)
+    assert found["small"].notes["tuning"]["steps"] == 1
+    assert {path.name for path in tmp_path.iterdir()} >= {"small", "small-ct2", "small-onnx"}
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")

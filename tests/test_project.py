@@ -156,7 +156,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(folder.glob("*.whl"))
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_what_a_user_without_the_checkout_needs(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert not [n for n in names if not n.startswith(("adaptwin_widgets/", "adaptwin_widgets-"))]

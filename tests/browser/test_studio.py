@@ -138,6 +138,16 @@ def test_a_reload_and_a_second_run_show_the_same(studio):
     move_budget(page, 20)
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     page.wait_for_timeout(1500)
+    page.get_by_role("checkbox", name="Goal").uncheck()
+    page.get_by_role("spinbutton", name="More word errors allowed").wait_for(state="hidden")
+    page.reload()
+    page.wait_for_selector(".aw-cell", timeout=60_000)
+    assert abs(float(page.locator(".aw-budget").first.input_value()) - 10) < 0.6
+    page.get_by_role("checkbox", name="Goal").check()  # in a page that never knew of one
+    page.get_by_role("spinbutton", name="More word errors allowed").wait_for()
+    page.wait_for_timeout(1000)
+    assert page.get_by_role("spinbutton", name="Percent at least").input_value() == "45"
+    assert not page.locator(".aw-alert:not(:empty)").count()
     studio.run(1)
     page.wait_for_selector(".aw-cell")
     page.wait_for_timeout(1500)
