@@ -5,6 +5,7 @@ from typing import Any
 
 from adaptwin_widgets.asterisk import asterisk_speech
 from adaptwin_widgets.attempt import run_study
+from adaptwin_widgets.clock import measure_times
 from adaptwin_widgets.compress import compress
 from adaptwin_widgets.demo import demo_speech
 from adaptwin_widgets.errors import InputError
@@ -17,6 +18,7 @@ from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalG
 from adaptwin_widgets.observe import Statistics, observe
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import Planner
+from adaptwin_widgets.prices import MULTIPLY_ADDS, Times
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.report import SpeechReport
 from adaptwin_widgets.score import Score, evaluate, paired_difference
@@ -42,13 +44,13 @@ WIDGETS = {
 }  # fmt: skip
 
 __all__ = [
-    "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner", "RankPicker",
-    "RankPlan", "Recipe", "Recorder", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView", "SpeechCheck",
-    "SpeechReport", "Statistics", "Studio", "Study", "Tuner", "TwinWhisperConfig",
+    "MULTIPLY_ADDS", "AtHand", "Cancelled", "Corpus", "Frontier", "InputError", "Job", "Jobs", "Listen", "Planner",
+    "RankPicker", "RankPlan", "Recipe", "Recorder", "Score", "Sensitivity", "Settings", "Spectra", "SpectraView",
+    "SpeechCheck", "SpeechReport", "Statistics", "Studio", "Study", "Times", "Tuner", "TwinWhisperConfig",
     "TwinWhisperForConditionalGeneration", "Vocabulary", "Whisper", "Workbench", "Worker", "asterisk_speech",
     "check_speech", "choose_vocabulary", "compress", "demo_speech", "evaluate", "expand", "export", "load",
-    "measure_sensitivity", "observe", "paired_difference", "run_study", "spectra", "speed_table", "transcribe", "tune",
-    "tune_layers",
+    "measure_sensitivity", "measure_times", "observe", "paired_difference", "run_study", "spectra", "speed_table",
+    "transcribe", "tune", "tune_layers",
 ]  # fmt: skip
 
 

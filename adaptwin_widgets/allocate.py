@@ -10,10 +10,11 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 from transformers import WhisperConfig
 
-from adaptwin_widgets.anatomy import Shape, Twin, heads_of, parameters_per_rank, twins_of
+from adaptwin_widgets.anatomy import Shape, Twin, heads_of, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan, matches, shape_of
+from adaptwin_widgets.prices import PARAMETERS, Prices
 from adaptwin_widgets.spectra import Spectra
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ HEAD_STEP, NEURON_STEP = 8, 16  # even plans keep multiples of these: what vecto
 
 
 class Queue(NamedTuple):
-    """Components in the order in which they go: head [n] (position in `heads`), parameters freed so far [n],
-    worth a parameter [n], ascending; stops [n]: whether the queue may be cut behind it. heads: (twin, head) of each
-    position."""
+    """Components in the order in which they go: head [n] (position in `heads`), parameters (or what else is counted)
+    freed so far [n], worth a parameter [n], ascending; stops [n]: whether the queue may be cut behind it. heads:
+    (twin, head) of each position."""
 
     head: np.ndarray
     freed: np.ndarray
@@ -42,8 +43,10 @@ def queue(
     sensitivity: Sensitivity | None = None,
     locked: Iterable[str] = (),
     even: bool = False,
+    prices: Prices = PARAMETERS,
 ) -> Queue:
-    """Sort every removable component of these sides ("encoder", "decoder") by damage per parameter.
+    """Sort every removable component of these sides ("encoder", "decoder") by damage per parameter, or for what else
+    `prices` count.
 
     The components of one twin, all its heads together, go in the order of their energy; the damage done by then
     is its share of the twin's energy, or what `sensitivity` measured for that share. Marginal damages are made
@@ -61,7 +64,7 @@ def queue(
             groups.setdefault((twin.part, twin.layer, kind), []).append(twin)
     for (_, _, kind), twins in groups.items():
         going = _level_by_level if kind == "attention" else _weakest_first
-        own, steps, each = going(spectra, twins, sensitivity)
+        own, steps, each = going(spectra, twins, sensitivity, prices)
         block = 1
         if even:  # what goes together shares its damage by price, so that no threshold falls within it
             block = HEAD_STEP * (int(own.max()) + 1) if kind == "attention" else NEURON_STEP
@@ -82,18 +85,18 @@ def queue(
 
 
 def _weakest_first(
-    spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None
+    spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None, prices: Prices
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One twin's components as they go: the head of each, the damage it adds, its price in parameters."""
+    """One twin's components as they go: the head of each, the damage it adds, its price."""
     (twin,) = twins
     energy = spectra.values[twin][:, FLOOR:] ** 2
     order = np.argsort(energy.ravel(), kind="stable")
     steps = _damage(spectra, twin, sensitivity, energy.ravel()[order])
-    return order // energy.shape[1], steps, np.full(len(order), parameters_per_rank(spectra.config, twin))
+    return order // energy.shape[1], steps, np.full(len(order), prices.each(Shape.of(spectra.config), twin))
 
 
 def _level_by_level(
-    spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None
+    spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None, prices: Prices
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same for one attention layer whose heads all go down together: at each level every head loses its weakest
     component; the level's damage is divided among them."""
@@ -101,7 +104,7 @@ def _level_by_level(
     lost = [_damage(spectra, t, sensitivity, e.sum(0)) for t, e in zip(twins, energies, strict=True)]
     steps = np.sum(lost, axis=0)
     heads = [len(e) for e in energies]
-    each = np.repeat([parameters_per_rank(spectra.config, twin) for twin in twins], heads)
+    each = np.repeat([prices.each(Shape.of(spectra.config), twin) for twin in twins], heads)
     levels = len(steps)
     return np.tile(np.arange(len(each)), levels), np.repeat(steps / len(each), len(each)), np.tile(each, levels)
 
@@ -133,8 +136,11 @@ def allocate(
     even: bool = False,
     embedding: int | None = None,
     vocabulary: Vocabulary | None = None,
+    prices: Prices = PARAMETERS,
 ) -> RankPlan:
     """Meet a budget; see `RankPlan.for_budget`, which calls this."""
+    if prices is not PARAMETERS and (embedding is not None or vocabulary is not None):
+        raise InputError("What the embedding loses counts in parameters alone; leave it whole, or count parameters.")
     shape, locked = shape_of(spectra.config), tuple(locked)
     bare = RankPlan({}, shape, spectra.source, locked, "embedding only", {}, embedding, vocabulary)
     if bare.after != bare.before and (encoder, decoder, model, tau) == (None,) * 4:
@@ -142,12 +148,16 @@ def allocate(
     budgets, saved = _given(encoder=encoder, decoder=decoder, model=model, tau=tau), saved_by_embedding(bare)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
-        line = queue(spectra, sides_of(name), sensitivity, locked, even)
+        line = queue(spectra, sides_of(name), sensitivity, locked, even, prices)
         if name == "tau":
             ranks |= remove(spectra, line, int(np.searchsorted(line.worth, value, side="right")))
         else:
-            ranks |= meet(spectra, line, name, value, bool(locked), saved=saved)
-    return replace(bare, ranks=ranks, method=describe(sensitivity, even), budget=budgets)
+            ranks |= meet(spectra, line, name, value, bool(locked), saved=saved, prices=prices)
+    method = describe(sensitivity, even)
+    if prices is PARAMETERS:
+        return replace(bare, ranks=ranks, method=method, budget=budgets)
+    asked = " and ".join(f"{value:.1%} of the {name}'s {prices.name}" for name, value in budgets.items())
+    return replace(bare, ranks=ranks, method=f"{method}, to remove {asked}")
 
 
 def saved_by_embedding(plan: RankPlan) -> int:
@@ -163,22 +173,24 @@ def meet(
     locked: bool = False,
     fixed: Mapping[str, list[int]] | None = None,
     saved: int = 0,
+    prices: Prices = PARAMETERS,
 ) -> dict[str, list[int]]:
-    """The ranks at which a part ("encoder", "decoder", "model") has lost a fraction of all its parameters.
+    """The ranks at which a part ("encoder", "decoder", "model") has lost a fraction of all its parameters, or of what
+    else `prices` count.
 
     line: what may go, in order, so that many budgets can share one sort. fixed: the ranks of twins that stay as they
     are whatever happens; what they have lost counts. saved: what the embedding has lost, which counts towards "model";
     where that is enough already, no twin is touched. Raises InputError for a budget that cannot be met.
     """
-    whole, free = _start(spectra, line, name, fixed, saved)
+    whole, free = _start(spectra, line, name, fixed, saved, prices)
     if name == "model" and saved and 0 <= fraction * whole <= saved:
         return {}
-    _require_possible(fraction, _most(line, whole, free), name, locked)
-    wanted = fraction * whole - free
-    count = 0
-    if wanted > 0.5:  # parameters are whole, a fraction of millions of them is not
+    _require_possible(fraction, _most(line, whole, free), name, locked, prices)
+    wanted, count = fraction * whole - free, 0
+    slack = 0.5 if line.freed.dtype.kind == "i" else 1e-9 * whole  # whole numbers, of which a fraction is none
+    if wanted > slack:
         stops = np.flatnonzero(line.stops)
-        count = int(stops[np.searchsorted(line.freed[stops], wanted - 0.5, side="left")]) + 1
+        count = int(stops[np.searchsorted(line.freed[stops], wanted - slack, side="left")]) + 1
     return remove(spectra, line, count)
 
 
@@ -190,17 +202,19 @@ def limit(
 
 
 def _start(
-    spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None, saved: int = 0
-) -> tuple[int, int]:
+    spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None, saved: int = 0,
+    prices: Prices = PARAMETERS,
+) -> tuple[float, float]:  # fmt: skip
     """All parameters of a part, and how many are gone before the queue moves."""
-    whole = getattr(cost(spectra.config), name)
+    config = Shape.of(spectra.config)
+    whole = prices.total(config, {}, name)
     # An attention that is compressed at all folds its value bias away, whatever its ranks.
-    left = getattr(cost(spectra.config, {**(fixed or {}), **remove(spectra, line, 0)}), name)
+    left = prices.total(config, {**(fixed or {}), **remove(spectra, line, 0)}, name)
     return whole, whole - left + (saved if name == "model" else 0)
 
 
-def _most(line: Queue, whole: int, free: int) -> float:
-    return (free + (int(line.freed[-1]) if len(line.freed) else 0)) / whole
+def _most(line: Queue, whole: float, free: float) -> float:
+    return (free + (float(line.freed[-1]) if len(line.freed) else 0)) / whole
 
 
 def describe(sensitivity: Sensitivity | None, even: bool = False) -> str:
@@ -251,6 +265,7 @@ def require_budgets(
     decoder: float | None = None,
     model: float | None = None,
     tau: float | None = None,
+    prices: Prices = PARAMETERS,
     **more: Any,
 ) -> None:
     """Raise InputError for a budget that no spectra could meet, which the shape alone tells.
@@ -265,12 +280,15 @@ def require_budgets(
     """
     if smaller and (encoder, decoder, model, tau) == (None,) * 4:
         return
-    least = cost(config, {str(twin): [FLOOR] * heads_of(config, twin) for twin in twins_of(config)})
+    shape = Shape.of(config)
+    least = {str(twin): [FLOOR] * heads_of(shape, twin) for twin in twins_of(shape)}
     for name, value in _given(encoder=encoder, decoder=decoder, model=model, tau=tau).items():
         if name != "tau":
-            whole = getattr(cost(config), name)
-            most = 1.0 if smaller and name == "model" else (whole - getattr(least, name)) / whole
-            _require_possible(value, most, name)
+            most = 1.0
+            if not (smaller and name == "model"):
+                whole = prices.total(shape, {}, name)
+                most = (whole - prices.total(shape, least, name)) / whole
+            _require_possible(value, most, name, prices=prices)
 
 
 def _given(**budgets: float | None) -> dict[str, float]:
@@ -285,7 +303,9 @@ def sides_of(name: str) -> tuple[str, ...]:
     return (name,) if name in ("encoder", "decoder") else ("encoder", "decoder")
 
 
-def _require_possible(fraction: float, most: float, name: str, locked: bool = False) -> None:
+def _require_possible(
+    fraction: float, most: float, name: str, locked: bool = False, prices: Prices = PARAMETERS
+) -> None:
     if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
         raise InputError(f"{name}={fraction} is no fraction to remove; give a number from 0 up to 1, such as 0.45.")
     if fraction > most:
@@ -293,5 +313,5 @@ def _require_possible(fraction: float, most: float, name: str, locked: bool = Fa
         more = " or cut the embedding too, by a vocabulary for one language or by its rank" if name == "model" else ""
         raise InputError(
             f"{name}={fraction:g} cannot be met{kept}: at most {np.floor(most * 1000) / 1000:.3f} "
-            f"of the {name}'s parameters can go; ask for less{more}."
+            f"of the {name}'s {prices.name} can go; ask for less{more}."
         )

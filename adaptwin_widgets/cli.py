@@ -26,6 +26,7 @@ from adaptwin_widgets.options import (
     Method,
     Minutes,
     Model,
+    Of,
     Output,
     Seed,
     Speech,
@@ -111,6 +112,7 @@ def plan(
     vocabulary: Words = None,
     embedding: Embedding = None,
     method: Method = "ours",
+    of: Of = "parameters",
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
     windows: Windows = WINDOWS,
@@ -127,7 +129,7 @@ def plan(
         whisper, sounds, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed,
         job=progress(as_json),
     )  # fmt: skip
-    chosen = recipe.plan(method=method, **budget_of(encoder, decoder, whole, vocabulary, embedding))
+    chosen = recipe.plan(method=method, of=of, **budget_of(encoder, decoder, whole, vocabulary, embedding))
     chosen.save(output)
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
     report(result, as_json, f"{chosen}; the plan is in {output}.")

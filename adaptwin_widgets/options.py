@@ -19,6 +19,7 @@ Whole = Annotated[float | None, typer.Option("--model", help="Fraction of all pa
 Words = Annotated[
     str | None, typer.Option("--vocabulary", help="Keep one language's tokens only: en, or en:12000 to say how many.")
 ]
+Of = Annotated[str, typer.Option("--of", help="What the fractions are of: parameters, multiply-adds, or time here.")]
 Embedding = Annotated[int | None, typer.Option("--embedding", help="Rank of the token embedding.")]
 Allocation = Annotated[str, typer.Option(help="measured (damage of every twin, measured once) or energy (quick).")]
 Method = Annotated[

@@ -17,6 +17,7 @@ from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from adaptwin_widgets.prices import Prices
     from adaptwin_widgets.sensitivity import Sensitivity
     from adaptwin_widgets.spectra import Spectra
 
@@ -70,6 +71,7 @@ class RankPlan:
         even: bool = False,
         embedding: int | None = None,
         vocabulary: Vocabulary | None = None,
+        prices: Prices | None = None,
     ) -> RankPlan:
         """Choose every rank at once by one global sort of what each component is worth a parameter.
 
@@ -81,7 +83,8 @@ class RankPlan:
         16, for speed: some runtimes know one head dimension a layer (CTranslate2, ONNX; other plans run there at the
         layer's largest rank), and vector units like round numbers. Up to one such step more than asked is removed.
         embedding, vocabulary: the embedding's rank and the tokens kept; what they save counts towards `model` first,
-        and the twins supply the rest.
+        and the twins supply the rest. prices: what else the fractions are of, and worth is set against:
+        `MULTIPLY_ADDS`, or times that `measure_times` found on this machine.
 
         >>> import adaptwin_widgets as aw                                              # doctest: +SKIP
         >>> twins = aw.spectra(aw.load("tiny.en"))                                     # doctest: +SKIP
@@ -103,6 +106,7 @@ class RankPlan:
             even=even,
             embedding=embedding,
             vocabulary=vocabulary,
+            **({} if prices is None else {"prices": prices}),
         )
 
     @property

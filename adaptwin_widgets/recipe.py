@@ -10,6 +10,7 @@ from typing import Any
 
 from adaptwin_widgets.allocate import require_budgets, uniform
 from adaptwin_widgets.anatomy import twins_of
+from adaptwin_widgets.clock import measure_times
 from adaptwin_widgets.compress import compress
 from adaptwin_widgets.distill import Lessons
 from adaptwin_widgets.errors import InputError
@@ -17,6 +18,7 @@ from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import Statistics, observe
 from adaptwin_widgets.pieces import Crew
 from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
+from adaptwin_widgets.prices import MULTIPLY_ADDS, PARAMETERS, Prices, Times
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.settings import LESSONS, Settings, settings_for
 from adaptwin_widgets.spectra import Spectra, spectra
@@ -28,6 +30,7 @@ from adaptwin_widgets.windows import ROUGH, WINDOWS, require_observable
 
 ALLOCATIONS = ("measured", "energy")
 METHODS = ("ours", "even", "uniform", "adaptwin")
+COUNTS = ("parameters", "multiply-adds", "time")  # what a budget can be a fraction of
 
 
 class Recipe:
@@ -137,7 +140,7 @@ class Recipe:
 
     def plan(
         self, method: str = "ours", vocabulary: str | Vocabulary | None = None, embedding: int | None = None,
-        **budget: Any,
+        of: str | Prices = "parameters", **budget: Any,
     ) -> RankPlan:  # fmt: skip
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 
@@ -146,7 +149,9 @@ class Recipe:
         paper's recipe as far as it is known (arXiv 2406.08904; no code is public), a reconstruction: every twin loses
         the same share, is cut by its weights alone, and tuned with LoRA, layer by layer first (`Settings.adaptwin`).
         vocabulary: "en" or "en:12000" cuts the vocabulary for a language; embedding: the rank of the token embedding.
-        Both count towards ``model=`` and need no budget beside them.
+        Both count towards ``model=`` and need no budget beside them. of: what the budget is a fraction of: parameters;
+        "multiply-adds" for 30 s of audio and what is written of it; "time", measured here in torch, or what
+        `measure_times` found in another runtime.
         """
         if method not in METHODS:
             raise InputError(f"method={method!r} does not exist; choose one of {', '.join(METHODS)}.")
@@ -154,7 +159,10 @@ class Recipe:
         if method in ("uniform", "adaptwin") and smaller:
             raise InputError(f'method="{method}" leaves the embedding whole; take "ours" or "even".')
         # Now, not after the minutes that observing takes.
-        require_budgets(self.model.config, smaller, **budget)
+        prices = self.prices(of)
+        if prices is not PARAMETERS and (smaller or method in ("uniform", "adaptwin") or "tau" in budget):
+            raise InputError('Budgets of other things than parameters are for "ours" and "even" without the embedding.')
+        require_budgets(self.model.config, smaller, prices=prices, **budget)
         if method in ("uniform", "adaptwin") and "tau" in budget:
             raise InputError(f'method="{method}" removes the same share everywhere; give a budget, not tau.')
         RankPlan({}, self.shape, self.model.source, embedding=embedding)
@@ -166,8 +174,21 @@ class Recipe:
         sides = [side for side in ("encoder", "decoder") if {side, "model", "tau"} & set(budget)]
         damage = self.sensitivity(sides) if sides else None
         return RankPlan.for_budget(
-            self.spectra, sensitivity=damage, even=method == "even", embedding=embedding, vocabulary=words, **budget
-        )
+            self.spectra, sensitivity=damage, even=method == "even", embedding=embedding, vocabulary=words,
+            prices=prices, **budget
+        )  # fmt: skip
+
+    def prices(self, of: str | Prices) -> Prices:
+        """What a budget counts, by its name (`COUNTS`)."""
+        if not isinstance(of, str):
+            return of
+        if of not in COUNTS:
+            raise InputError(f"A budget can be of {', '.join(COUNTS)}, not of {of!r}.")
+        return self._times if of == "time" else MULTIPLY_ADDS if of == "multiply-adds" else PARAMETERS
+
+    @cached_property
+    def _times(self) -> Times:
+        return measure_times(self.model, job=self.job)
 
     def compress(self, plan: RankPlan) -> Whisper:
         """The model at a plan's ranks, before tuning."""
