@@ -1,7 +1,14 @@
 """adaptwin_widgets: see where a Whisper is redundant, make it smaller, adapt it to one speaker."""
 
+import os
 from importlib import import_module
 from typing import Any
+
+# Threads of torch that wait for each other keep their processor for some milliseconds (GNU OpenMP, on Linux); where
+# another program wants one, every small operation takes as long: a tune stands still beside a busy browser. A hundredth
+# of that spin is as fast on a quiet machine (benchmarks/threads.py). Torch reads this when it is first imported.
+if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 from adaptwin_widgets.asterisk import asterisk_speech
 from adaptwin_widgets.attempt import run_study

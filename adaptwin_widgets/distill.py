@@ -139,16 +139,11 @@ class Distance:
 
     def states(self, network: nn.Module, features: Tensor) -> list[Tensor]:
         """Outputs of every encoder layer [B, 1500, d], and last the encoder's own."""
-        found: list[Tensor] = []
-        handles = [
-            layer.register_forward_hook(lambda m, a, out: found.append(out)) for layer in network.model.encoder.layers
-        ]
-        try:
-            found.append(network.model.encoder(features).last_hidden_state)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return found
+        encoder = network.model.encoder
+        found = [encoder_input(network, features)]
+        for layer in encoder.layers:
+            found.append(layer(found[-1], None))
+        return [*found[1:], encoder.layer_norm(found[-1])]
 
     def forget(self) -> None:
         """Let go of what the teacher has computed."""

@@ -24,7 +24,7 @@ from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.twins import covariance
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import ROUGH, WINDOWS, Window, pack, require_observable, roughened, zero_filled
+from adaptwin_widgets.windows import ROUGH, WINDOWS, Window, pack, require_observable, roughened
 
 UNIFORM = 0.1  # share of a plain average mixed into the attention a key receives
 SILENCE = 0.1  # weight of a frame of padding beside a frame of speech
@@ -340,18 +340,17 @@ def _observe_one(
     model: Whisper, corpus: Corpus, windows: int, rough: float, batch_size: int, seed: int, job: Job
 ) -> Statistics:
     chosen = calibration_windows(corpus, windows, seed)
-    heard = zip(roughened(chosen, rough, seed), zero_filled(chosen, seed), strict=True)
+    heard = roughened(chosen, rough, seed)
     texts = transcribe(model, chosen, job=job)  # of the windows as they are
     network = model.model.eval()
     sums = _Accumulator(network)
     prompt = model.prompt(language=texts[0].language)
-    rows = sorted(((*h, t) for h, t in zip(heard, texts, strict=True)), key=lambda row: len(row[2].tokens))
+    rows = sorted(zip(heard, texts, strict=True), key=lambda row: len(row[1].tokens))
     batches = [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
     with torch.no_grad(), sums.hooks():
         for batch in job.track(batches, text=f"Observing {corpus.name}"):
-            sounds, zeros, spoken = zip(*batch, strict=True)
-            samples = [w.samples() for w in sounds]
-            features = log_mel(samples, model.processor.feature_extractor, model.device, zeros=zeros)
+            sounds, spoken = zip(*batch, strict=True)
+            features = log_mel([w.samples() for w in sounds], model.processor.feature_extractor, model.device)
             sums.frames = evened(frame_weights(sounds, model))
             ids, sums.tokens = teacher_tokens([t.tokens for t in spoken], [prompt] * len(batch), model, PROMPT)
             network.model(input_features=features.to(network.dtype), decoder_input_ids=ids, use_cache=False)

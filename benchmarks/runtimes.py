@@ -173,6 +173,8 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--encoder", type=float, default=0.45)
     parser.add_argument("--decoder", type=float, default=0.3)
     parser.add_argument("--method", default="ours", help="ours, or even: no padding in CTranslate2")
+    parser.add_argument("--of", default="parameters", help="what the budgets are of: parameters, multiply-adds, or the "
+                        "time measured in torch, ctranslate2 or onnx")  # fmt: skip
     parser.add_argument("--small", type=Path, help="the folder of a small model; where there is none, it is made there")
     parser.add_argument("--minutes", type=float, help="of tuning, for a small model that is made")
     parser.add_argument("--repeats", type=int, default=5)
@@ -186,7 +188,11 @@ def small_of(model: aw.Whisper, chosen: argparse.Namespace) -> aw.Whisper:
     if chosen.small and chosen.small.is_dir():
         return aw.load(chosen.small)
     recipe = aw.Recipe(model, list(corpora("train", chosen.speech).values()))
-    small = recipe.compress(recipe.plan(chosen.method, encoder=chosen.encoder, decoder=chosen.decoder))
+    of = chosen.of
+    if of in RUNTIMES:
+        of = aw.measure_times(model, runtime=of, dtype=None if of == "torch" else "float32", repeats=chosen.repeats)
+    budgets = {"encoder": chosen.encoder} | ({"decoder": chosen.decoder} if chosen.decoder else {})
+    small = recipe.compress(recipe.plan(chosen.method, of=of, **budgets))
     if chosen.minutes:
         small = recipe.tune(small, minutes=chosen.minutes)
     if chosen.small:

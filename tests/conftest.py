@@ -28,6 +28,7 @@ os.environ.update(
         "JUPYTER_PREFER_ENV_PATH": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        "GOMP_SPINCOUNT": "1000",  # as the package sets it where it is imported before torch
     }
 )
 os.environ.setdefault("OMP_NUM_THREADS", "2")

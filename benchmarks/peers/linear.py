@@ -18,7 +18,7 @@ from adaptwin_widgets.cost import cost
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.observe import STRIDE, calibration_windows, corpus_weights, evened, frame_weights
 from adaptwin_widgets.twins import cholesky
-from adaptwin_widgets.windows import ROUGH, WINDOWS, roughened, zero_filled
+from adaptwin_widgets.windows import ROUGH, WINDOWS, roughened
 
 NAMES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2")
 
@@ -65,15 +65,13 @@ def moments(model: aw.Whisper, speech: Sequence[aw.Corpus], seed: int = 0) -> di
     try:
         with torch.no_grad():
             for corpus, share in zip(speech, corpus_weights(list(speech), 0.5), strict=True):
-                windows = calibration_windows(corpus, WINDOWS, seed)
-                heard, zeros = roughened(windows, ROUGH, seed), zero_filled(windows, seed)
+                heard = roughened(calibration_windows(corpus, WINDOWS, seed), ROUGH, seed)
                 frames = evened(frame_weights(heard, model))
                 frames *= share / frames[:, ::STRIDE].sum()
                 for i in range(0, len(heard), 4):
                     weights = frames[i : i + 4]
                     sounds = [w.samples() for w in heard[i : i + 4]]
-                    extractor = model.processor.feature_extractor
-                    model.model.model.encoder(log_mel(sounds, extractor, model.device, zeros=zeros[i : i + 4]))
+                    model.model.model.encoder(log_mel(sounds, model.processor.feature_extractor, model.device))
     finally:
         for handle in handles:
             handle.remove()
