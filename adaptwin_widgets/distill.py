@@ -35,13 +35,25 @@ NEVER = -1e4  # a logit; minus infinity times a chance of zero would be not-a-nu
 
 @dataclass
 class Batch:
-    """features [B, mel, 3000]; frames [B, 1500] weights; ids, tokens [B, L] decoder inputs and their weights."""
+    """features [B, mel, 3000]; frames [B, 1500] weights; ids, tokens [B, L] decoder inputs and their weights. share: of
+    the frames' weight and of the tokens in the batch that this is a part of."""
 
     samples: list[Sample]
     features: Tensor
     frames: Tensor
     ids: Tensor
     tokens: Tensor
+    share: tuple[float, float] = (1.0, 1.0)
+
+    def parts(self) -> list[Batch]:
+        """Its windows, each a batch of its own; their distances add up to the batch's."""
+        frames, tokens = (weights.sum(1) / weights.sum() for weights in (self.frames, self.tokens))
+        shares = zip(frames.tolist(), tokens.tolist(), strict=True)
+        found = []
+        for i, (sample, share) in enumerate(zip(self.samples, shares, strict=True)):
+            features, frames, ids, tokens = (t[i : i + 1] for t in (self.features, self.frames, self.ids, self.tokens))
+            found.append(Batch([sample], features, frames, ids, tokens, share))
+        return found
 
 
 class Lessons:
@@ -221,7 +233,8 @@ class Distance:
             log_target=True,
             reduction="batchmean",
         )
-        return torch.stack(errors[:-1]).mean(), errors[-1], divergence
+        of_frames, of_tokens = batch.share
+        return of_frames * torch.stack(errors[:-1]).mean(), of_frames * errors[-1], of_tokens * divergence
 
     def local(self, network: nn.Module, batch: Batch, layers: Sequence[tuple[str, int]]) -> Tensor:
         """How far each of some layers alone is from the teacher's, a scalar with gradients: it hears what the teacher's

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import Sound, batches
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.precision import resolve_dtype
+from adaptwin_widgets.threads import workers
 from adaptwin_widgets.whisper import Whisper
 
 LOOP_TOKENS = 32  # so many tokens ...
@@ -161,11 +162,8 @@ def loop_end(tokens: Sequence[int]) -> int | None:
 def _decoded(
     engine: Runner, whisper: Whisper, sounds: Sequence[Sound], prompt: list[int], batch_size: int, job: Job
 ) -> Generator[tuple[list[int], bool]]:
-    """Tokens, and whether they looped, of every sound in its order.
-
-    On a CPU every thread works for itself, on a window to encode or a batch to decode: waiting for each other
-    in every small product costs more than it brings, and most when other programs want the same processors.
-    """
+    """Tokens, and whether they looped, of every sound in its order; every thread works on a window to encode or a batch
+    to decode of its own."""
     config, settings = whisper.config, whisper.model.generation_config
     limit = min(config.max_target_positions, settings.max_length or config.max_target_positions)
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
@@ -185,7 +183,7 @@ def _decoded(
         return found
 
     extractor = whisper.processor.feature_extractor
-    with _workers(engine.device, len(sounds)) as (pool, workers):
+    with workers(engine.device, len(sounds)) as (pool, number):
         step = 1 if engine.device.type == "cpu" else batch_size
         ahead: deque[Future[list[tuple[list[int], bool]]]] = deque()
         for group, features in batches(sounds, extractor, batch_size, device=engine.device, sort=False):
@@ -194,23 +192,10 @@ def _decoded(
             memory.rows, memory.length = rows, 0
             heard = [pool.submit(encode, features[i : i + step], memory, i) for i in range(0, rows, step)]
             ahead.append(pool.submit(decode, memory, heard))
-            if len(ahead) > max(1, workers // 4):
+            if len(ahead) > max(1, number // 4):
                 yield from ahead.popleft().result()
         while ahead:
             yield from ahead.popleft().result()
-
-
-@contextmanager
-def _workers(device: torch.device, tasks: int) -> Iterator[tuple[ThreadPoolExecutor, int]]:
-    """Threads for the work, and their number; on a CPU they share its threads among them."""
-    threads = torch.get_num_threads()
-    workers = min(threads, tasks) if device.type == "cpu" else 1
-    pool = ThreadPoolExecutor(workers, "transcribe", torch.set_num_threads, (max(1, threads // workers),))
-    try:
-        yield pool, workers
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(threads)  # what the workers set is in part the process's
 
 
 def _greedy(

@@ -8,6 +8,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from adaptwin_widgets.model import TwinWhisperConfig, is_compressed
 from adaptwin_widgets.precision import release
 from adaptwin_widgets.settings import LESSONS, Settings, check_limits, settings_for
 from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.threads import workers
 from adaptwin_widgets.vocabulary import shared
 from adaptwin_widgets.whisper import Whisper
 
@@ -91,7 +93,9 @@ def tune(
     if resume:
         run.restore()
     limit = minutes * 60 if minutes is not None else None
-    run.go(began, limit, steps, on_progress)
+    with workers(small.device, settings.batch_size) as (pool, number):
+        run.pool = pool if number > 1 else None
+        run.go(began, limit, steps, on_progress)
     notes = {**small.notes, "tuning": {**run.summary(), "settings": asdict(settings)}}
     notes.pop("scores", None)  # they were another state's
     tuned = Whisper(run.best_model(), small.processor, f"{small.name}, tuned", notes)
@@ -136,6 +140,7 @@ class Run:
         self.watch, self.small = watch, small
         self.settings, self.file, self.job, self.lessons = settings, file, job, lessons
         self.progress = Progress()
+        self.pool: Executor | None = None  # for the windows of a step, while a run goes on
         self.words = shared(small, lessons.distance.teacher)
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
         self.alone, self.layers = alone, [alone] if alone else compressed_layers(small.config)
@@ -221,10 +226,8 @@ class Run:
         rate = self.rate * self.progress.scale * min(1.0, (self.progress.steps + 1) / max(1, s.warmup))
         rate *= 1 - 0.9 * min(1.0, fraction)
         batch = self.lessons.batch(self.progress.steps)
-        self.optimiser.zero_grad(set_to_none=True)
         local = fraction < s.layerwise and bool(self.layers)
-        loss = self.loss(batch, local)
-        loss.backward()
+        loss = self.learn(batch, local)
         whole = [self.parameters.values()]  # alone, no layer's gradient is cut short by another's
         for part in (layer_of(self.network, *layer).parameters() for layer in self.layers) if local else whole:
             torch.nn.utils.clip_grad_norm_(part, 1.0)
@@ -233,7 +236,23 @@ class Run:
         self.optimiser.step()
         self.progress.steps += 1
         self.progress.audio_seconds += sum(sample.window.seconds for sample in batch.samples)
-        self.progress.history.append({"step": self.progress.steps, "loss": loss.item(), "rate": rate})
+        self.progress.history.append({"step": self.progress.steps, "loss": loss, "rate": rate})
+
+    def learn(self, batch: Batch, local: bool) -> float:
+        """Set the gradients of the distance on a batch, and return it. Its windows are worked on at once, by a thread
+        each, and added up in their order, so that every run of as many threads comes to the same."""
+        parts = [batch] if local or self.alone or self.pool is None else batch.parts()
+        parameters = list(self.parameters.values())
+
+        def one(part: Batch) -> tuple[float, tuple[Tensor | None, ...]]:
+            loss = self.loss(part, local)
+            return loss.item(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        found = [one(batch)] if len(parts) == 1 or self.pool is None else list(self.pool.map(one, parts))
+        for p, *gradients in zip(parameters, *(gradients for _, gradients in found), strict=True):
+            known = [g for g in gradients if g is not None]
+            p.grad = sum(known[1:], known[0]) if known else None
+        return sum(loss for loss, _ in found)
 
     def loss(self, batch: Batch, local: bool) -> Tensor:
         """The distance on a batch: of the whole, or of every layer alone."""

@@ -17,6 +17,7 @@ from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink,
 from adaptwin_widgets.samples import Order, write
 from adaptwin_widgets.sensitivity import cached, fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
+from adaptwin_widgets.threads import workers
 from adaptwin_widgets.tune import Run, compressed_layers, prepare
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.windows import Window
@@ -552,3 +553,28 @@ def test_numbers_that_are_none_end_no_loop(tiny_en):
         broken.model.model.encoder.layers[0].self_attn.q_proj.weight[0, 0] = torch.nan
     with pytest.raises(aw.InputError, match="no numbers"):
         aw.spectra(broken)
+
+
+def test_windows_on_threads_of_their_own_are_learnt_as_a_batch(tiny_en, speech, twins, stats):
+    """Whatever their length, each counts in proportion, and every run of as many threads comes to the same."""
+    small = aw.compress(tiny_en, aw.RankPlan.for_budget(twins, encoder=0.3), stats)
+    settings = aw.Settings(batch_size=3, dtype="float32")
+    run = Run(small, prepare(tiny_en, speech, settings), settings, None, ensure(None))
+    batch = next(b for b in map(run.lessons.batch, range(9)) if len({len(s.tokens) for s in b.samples}) == 3)
+    assert sum(p.share[1] for p in batch.parts()) == pytest.approx(1)
+
+    def learnt():
+        loss = run.learn(batch, local=False)
+        return loss, [None if p.grad is None else p.grad.clone() for p in run.parameters.values()]
+
+    whole, together = learnt()
+    with workers(tiny_en.device, 3) as (pool, number):
+        assert number == 2 and torch.get_num_threads() == 2
+        run.pool = pool
+        (apart, gradients), again = learnt(), learnt()
+    assert apart == pytest.approx(whole, rel=1e-5) and apart == again[0]
+    assert sum(g is not None for g in together) > 20
+    for one, other, same in zip(together, gradients, again[1], strict=True):
+        if one is not None:
+            assert (one - other).norm() <= 1e-4 * one.norm() + 1e-9 and torch.equal(other, same)
+    assert torch.get_num_threads() == 2
