@@ -310,7 +310,9 @@ def _require_possible(
         raise InputError(f"{name}={fraction} is no fraction to remove; give a number from 0 up to 1, such as 0.45.")
     if fraction > most:
         kept = " with what is locked" if locked else ""
-        more = " or cut the embedding too, by a vocabulary for one language or by its rank" if name == "model" else ""
+        more = ""
+        if name == "model" and prices is PARAMETERS:
+            more = " or cut the embedding too, by a vocabulary for one language or by its rank"
         raise InputError(
             f"{name}={fraction:g} cannot be met{kept}: at most {np.floor(most * 1000) / 1000:.3f} "
             f"of the {name}'s {prices.name} can go; ask for less{more}."

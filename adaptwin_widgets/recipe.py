@@ -159,9 +159,9 @@ class Recipe:
         if method in ("uniform", "adaptwin") and smaller:
             raise InputError(f'method="{method}" leaves the embedding whole; take "ours" or "even".')
         # Now, not after the minutes that observing takes.
-        prices = self.prices(of)
-        if prices is not PARAMETERS and (smaller or method in ("uniform", "adaptwin") or "tau" in budget):
+        if of != "parameters" and (smaller or method in ("uniform", "adaptwin") or "tau" in budget):
             raise InputError('Budgets of other things than parameters are for "ours" and "even" without the embedding.')
+        prices = PARAMETERS if smaller else self.prices(of, *budget.values())
         require_budgets(self.model.config, smaller, prices=prices, **budget)
         if method in ("uniform", "adaptwin") and "tau" in budget:
             raise InputError(f'method="{method}" removes the same share everywhere; give a budget, not tau.')
@@ -178,12 +178,15 @@ class Recipe:
             prices=prices, **budget
         )  # fmt: skip
 
-    def prices(self, of: str | Prices) -> Prices:
-        """What a budget counts, by its name (`COUNTS`)."""
+    def prices(self, of: str | Prices, *fractions: Any) -> Prices:
+        """What a budget counts, by its name (`COUNTS`). fractions: of the budget, which are looked at before a clock is
+        asked."""
         if not isinstance(of, str):
             return of
         if of not in COUNTS:
             raise InputError(f"A budget can be of {', '.join(COUNTS)}, not of {of!r}.")
+        if of == "time" and not all(isinstance(f, int | float) and 0 <= f < 1 for f in fractions):
+            return MULTIPLY_ADDS  # with which they are refused
         return self._times if of == "time" else MULTIPLY_ADDS if of == "multiply-adds" else PARAMETERS
 
     @cached_property

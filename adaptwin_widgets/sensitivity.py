@@ -188,7 +188,9 @@ def measure_twins(folder: str, twins: list[str], how: tuple) -> list[list[tuple[
     with turn(folder) as (shared, job):
         assert shared.stats is not None and shared.spectra is not None
         levels, windows, batch, seed = how
-        bench = shared.once(f"bench {how}", lambda: _Bench(shared.model, shared.speech, windows, batch, seed, job))
+        bench = shared.once(
+            f"bench {how}", lambda: _Bench(in_float32(shared.model), shared.speech, windows, batch, seed, job)
+        )
         curves = []
         for twin in twins:
             job.check()

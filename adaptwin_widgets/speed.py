@@ -68,7 +68,7 @@ def speed_table(
         raise InputError("There is no model to time; give at least one, as {'original': model}.")
     if unknown := [r for r in runtimes if r not in RUNTIMES]:
         raise InputError(f"{unknown[0]!r} is no runtime here; choose {', '.join(RUNTIMES)}.")
-    wanted = [(r, d, b) for r in runtimes for d in _formats(r, dtypes) for b in batch_sizes]
+    wanted = [(r, d, b) for r in runtimes for d in formats(r, dtypes) for b in batch_sizes]
     rows: list[dict[str, Any]] = []
     for runtime, dtype, batch in ensure(job).track(wanted, text="Timing"):
         with tempfile.TemporaryDirectory() as place:
@@ -91,7 +91,8 @@ def speed_table(
     return pd.DataFrame(rows)
 
 
-def _formats(runtime: str, wanted: Sequence[str] | None) -> list[str]:
+def formats(runtime: str, wanted: Sequence[str] | None) -> list[str]:
+    """Those of the number formats wanted that a runtime has; its first where none is said."""
     known = ("auto", "float32", "bfloat16", "float16") if runtime == "torch" else DTYPES[runtime]
     return [known[0]] if wanted is None else [dtype for dtype in wanted if dtype in known]
 

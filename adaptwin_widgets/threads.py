@@ -31,6 +31,7 @@ def workers(device: torch.device, tasks: int) -> Iterator[tuple[ThreadPoolExecut
     begun = threading.Barrier(number + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # a thread takes over the process's number at its first look: not after the next line
         torch.set_num_threads(max(1, threads // number))
         begun.wait()
 
@@ -42,4 +43,5 @@ def workers(device: torch.device, tasks: int) -> Iterator[tuple[ThreadPoolExecut
         torch.set_num_threads(threads)  # what the workers set is in part the process's
         yield pool, number
     finally:
+        begun.abort()  # where not all could be started, those that wait are let go
         pool.shutdown(wait=True, cancel_futures=True)

@@ -241,18 +241,22 @@ class Run:
     def learn(self, batch: Batch, local: bool) -> float:
         """Set the gradients of the distance on a batch, and return it. Its windows are worked on at once, by a thread
         each, and added up in their order, so that every run of as many threads comes to the same."""
-        parts = [batch] if local or self.alone or self.pool is None else batch.parts()
+        pool = None if local or self.alone else self.pool
+        parts = [batch] if pool is None else batch.parts()
         parameters = list(self.parameters.values())
 
         def one(part: Batch) -> tuple[float, tuple[Tensor | None, ...]]:
             loss = self.loss(part, local)
             return loss.item(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
-        found = [one(batch)] if len(parts) == 1 or self.pool is None else list(self.pool.map(one, parts))
-        for p, *gradients in zip(parameters, *(gradients for _, gradients in found), strict=True):
-            known = [g for g in gradients if g is not None]
-            p.grad = sum(known[1:], known[0]) if known else None
-        return sum(loss for loss, _ in found)
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for loss, gradients in map(one, parts) if pool is None else pool.map(one, parts):
+            total += loss
+            for p, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    p.grad = gradient if p.grad is None else p.grad.add_(gradient)
+        return total
 
     def loss(self, batch: Batch, local: bool) -> Tensor:
         """The distance on a batch: of the whole, or of every layer alone."""

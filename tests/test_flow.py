@@ -570,6 +570,8 @@ def test_windows_on_threads_of_their_own_are_learnt_as_a_batch(tiny_en, speech, 
     whole, together = learnt()
     with workers(tiny_en.device, 3) as (pool, number):
         assert number == 2 and torch.get_num_threads() == 2
+        assert list(pool.map(lambda _: torch.get_num_threads(), range(4))) == [1] * 4, "and keep them"
+        torch.ones(100_000).sum()
         run.pool = pool
         (apart, gradients), again = learnt(), learnt()
     assert apart == pytest.approx(whole, rel=1e-5) and apart == again[0]

@@ -269,3 +269,14 @@ def test_the_same_error_again_is_told_again(picker, monkeypatch):
     assert len(told) == 2 and told[0] == "" and "locked" in told[1], "the page waits for an answer to each"
     press(picker, "act", what="lock", twins="encoder.0.query_key", on=False, seq="a:3")
     assert picker.error == {}
+
+
+@pytest.mark.parametrize("kind", [SpectraView, RankPicker])
+def test_a_closed_one_follows_no_more_and_can_be_closed_again(kind):
+    planner = Planner(spectra())
+    view = kind(planner)
+    before = view.state
+    view.close()
+    view.close()
+    planner.commit(planner.budget("encoder", 0.2))
+    assert view.state == before

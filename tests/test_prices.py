@@ -66,7 +66,7 @@ def test_what_is_dear_goes_first(spectra):
         assert prices.total(SHAPE, plan.ranks, "encoder") == pytest.approx(36.0, abs=0.01)
 
 
-def test_a_budget_beyond_what_there_is_says_of_what(spectra, tiny_en):
+def test_a_budget_beyond_what_there_is_says_of_what(spectra, tiny_en, monkeypatch):
     with pytest.raises(aw.InputError, match=r"of the encoder's time in torch, float32 can go"):
         RankPlan.for_budget(spectra, encoder=0.9, prices=times())
     recipe = aw.Recipe(tiny_en, [])
@@ -77,6 +77,13 @@ def test_a_budget_beyond_what_there_is_says_of_what(spectra, tiny_en):
             recipe.plan(model=0.1, of="multiply-adds", **more)
     with pytest.raises(aw.InputError, match="other things than parameters"):
         recipe.plan(tau=0.1, of="multiply-adds")
+    monkeypatch.setattr("adaptwin_widgets.recipe.measure_times", lambda *rest, **more: pytest.fail("it measures"))
+    for more in ({"encoder": 45}, {"encoder": 0.3, "method": "uniform"}):
+        with pytest.raises(aw.InputError):
+            recipe.plan(of="time", **more)
+    for wrong in ({"dtype": "int8"}, {"runtime": "onnx", "dtype": "float16"}, {"runtime": "abacus"}):
+        with pytest.raises(aw.InputError, match="has no number format|is no runtime"):
+            aw.measure_times(tiny_en, **wrong)
     with pytest.raises(aw.InputError, match="counts in parameters alone"):
         RankPlan.for_budget(spectra, model=0.1, embedding=100, prices=MULTIPLY_ADDS)
 
@@ -105,8 +112,9 @@ def test_the_clock_sees_what_a_rank_saves(tiny_en, monkeypatch):
         expected = MULTIPLY_ADDS.each(shape, Twin(part, 0, kind)) / 1e8
         assert found.each(shape, Twin(part, 0, kind)) == pytest.approx(expected, rel=1e-6)
     assert found.rank_ms["cross.query_key"] == found.rank_ms["cross.value_output"] > 0
-    assert found.whole_ms["encoder"] == pytest.approx(cost(shape).audio / 1e8)
-    assert found.whole_ms["decoder"] == pytest.approx(1 + TEXT * cost(shape).token / 1e8)
+    together = cost(shape).audio / 1e8 + 1 + TEXT * cost(shape).token / 1e8
+    assert sum(found.whole_ms.values()) == pytest.approx(together)
+    assert found.whole_ms["encoder"] == pytest.approx(MULTIPLY_ADDS.total(shape, {}, "encoder") / 1e8), "not its keys"
 
 
 def test_a_real_clock_gives_a_plan(tiny_en, tmp_path):

@@ -54,7 +54,7 @@ class Ahead {
     // An attention that is compressed at all folds its value bias away, whatever its ranks.
     let wanted = fraction * this.before[budget] - (this.before[budget] - this.cost(next)[budget]);
     for (const unit of this.queues[budget]) {
-      if (wanted <= 1e-9) break;
+      if (wanted <= 0.5) break; // parameters are whole, a fraction of millions of them is not
       if (!price.has(unit)) continue;
       next.ranks[unit] -= 1;
       wanted -= price.get(unit);

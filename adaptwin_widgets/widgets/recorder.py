@@ -57,7 +57,8 @@ class Recorder(View):
         if not given or not all(given) or len(set(given)) < len(given):
             raise InputError("The prompts have to be sentences, each given once; at least one.")
         super().__init__(prompts=given, **traits)
-        self.model, self.takes, self.worker = model, takes.Takes(folder, speaker), worker or Worker()
+        self.model, self.takes = model, takes.Takes(folder, speaker)
+        self.worker = worker or Worker()
         self.where = self.takes.folder.as_posix()
         self._doubtful: tuple[Any, str] | None = None  # a take that waits for its reader's word
         self._checking: Task | None = None
@@ -111,6 +112,7 @@ class Recorder(View):
     def close(self) -> None:
         if hasattr(self, "worker"):
             self.worker.unobserve(self._checked, "revision")
+            del self.worker
         super().close()
 
     def do_keep(self) -> None:

@@ -36,6 +36,7 @@ class SpectraView(View):
     Raises InputError for anything else. Costs one message of 8 bytes a value (base: 0.3 MB).
     """
 
+    _following = False
     _esm = SCRIPTS + "\nexport default { render: renderSpectra };\n"
 
     layout_of = traitlets.Dict().tag(sync=True)  # where each twin's curves are in `values`, and what they are
@@ -59,9 +60,11 @@ class SpectraView(View):
         super().__init__(**traits)
         self._follow()
         planner.observe(self._follow, "revision")
+        self._following = True
 
     def close(self) -> None:
-        if hasattr(self, "planner"):
+        if self._following:  # ipywidgets closes what is collected once more
+            self._following = False
             self.planner.unobserve(self._follow, "revision")
         super().close()
 
