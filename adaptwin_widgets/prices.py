@@ -97,4 +97,6 @@ class Times:
         return whole
 
 
-PARAMETERS, MULTIPLY_ADDS = Parameters(), MultiplyAdds()
+PARAMETERS = Parameters()
+MULTIPLY_ADDS = MultiplyAdds()
+"""For `RankPlan.for_budget(prices=)`: budgets are then of multiply-adds."""

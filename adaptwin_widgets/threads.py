@@ -37,11 +37,14 @@ def workers(device: torch.device, tasks: int) -> Iterator[tuple[ThreadPoolExecut
 
     pool = ThreadPoolExecutor(number, "aw-work", begin)
     try:
-        for _ in range(number):
-            pool.submit(int)  # starts a thread each, for none gets further than the barrier
-        begun.wait()
+        try:
+            for _ in range(number):
+                pool.submit(int)  # starts a thread each, for none gets further than the barrier
+            begun.wait()
+        except BaseException:
+            begun.abort()  # not all could be started: those that wait are let go
+            raise
         torch.set_num_threads(threads)  # what the workers set is in part the process's
         yield pool, number
     finally:
-        begun.abort()  # where not all could be started, those that wait are let go
         pool.shutdown(wait=True, cancel_futures=True)

@@ -112,9 +112,9 @@ def zero_filled(windows: Iterable[Window], seed: int = 0) -> list[bool]:
     faster-whisper fills a window so, where Whisper's own code appends silence, and a small model has to bear both.
 
     >>> from pathlib import Path
-    >>> one, two = (Utterance(n, Path(n), "Yes.", "ann", 2.0) for n in "ab")
+    >>> one, two = (Utterance(n, Path(n), "Yes.", "ann", 2.0) for n in "bc")
     >>> zero_filled([Window((one,)), Window((two,)), Window((one, two))])
-    [False, True, False]
+    [True, False, False]
     """
     return [len(w.utterances) == 1 and draw(seed, f"{w.id}/zeros").random() < ZEROS for w in windows]
 

@@ -555,7 +555,7 @@ def test_numbers_that_are_none_end_no_loop(tiny_en):
         aw.spectra(broken)
 
 
-def test_windows_on_threads_of_their_own_are_learnt_as_a_batch(tiny_en, speech, twins, stats):
+def test_windows_on_threads_of_their_own_are_learnt_as_a_batch(tiny_en, speech, twins, stats, request):
     """Whatever their length, each counts in proportion, and every run of as many threads comes to the same."""
     small = aw.compress(tiny_en, aw.RankPlan.for_budget(twins, encoder=0.3), stats)
     settings = aw.Settings(batch_size=3, dtype="float32")
@@ -567,6 +567,9 @@ def test_windows_on_threads_of_their_own_are_learnt_as_a_batch(tiny_en, speech, 
         loss = run.learn(batch, local=False)
         return loss, [None if p.grad is None else p.grad.clone() for p in run.parameters.values()]
 
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    request.addfinalizer(lambda: torch.set_num_threads(before))
     whole, together = learnt()
     with workers(tiny_en.device, 3) as (pool, number):
         assert number == 2 and torch.get_num_threads() == 2
