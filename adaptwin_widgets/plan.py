@@ -14,10 +14,10 @@ from adaptwin_widgets.anatomy import Shape, full_rank, heads_of, twins_of
 from adaptwin_widgets.cost import Cost, cost, reductions
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.files import write_atomically
+from adaptwin_widgets.prices import PARAMETERS, Prices
 from adaptwin_widgets.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from adaptwin_widgets.prices import Prices
     from adaptwin_widgets.sensitivity import Sensitivity
     from adaptwin_widgets.spectra import Spectra
 
@@ -71,7 +71,7 @@ class RankPlan:
         even: bool = False,
         embedding: int | None = None,
         vocabulary: Vocabulary | None = None,
-        prices: Prices | None = None,
+        prices: Prices = PARAMETERS,
     ) -> RankPlan:
         """Choose every rank at once by one global sort of what each component is worth a parameter.
 
@@ -106,7 +106,7 @@ class RankPlan:
             even=even,
             embedding=embedding,
             vocabulary=vocabulary,
-            **({} if prices is None else {"prices": prices}),
+            prices=prices,
         )
 
     @property

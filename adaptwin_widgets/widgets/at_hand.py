@@ -15,6 +15,7 @@ from adaptwin_widgets.widgets.pace import Throttle
 from adaptwin_widgets.workbench import Workbench
 
 PER_SECOND = 5  # messages to the page at most
+FOLLOWED = ["current", "small", "revision"]
 FORMS = {  # what the model can be saved for, how it is loaded there, and what `export` is to be given
     "transformers": ("transformers, and here again", "aw.load({!r})", {}),
     "float16": ("faster-whisper, float16", "faster_whisper.WhisperModel({!r})", {"dtype": "float16"}),
@@ -39,18 +40,12 @@ class AtHand(View):
         super().__init__(**traits)
         self.workbench = workbench
         self._show = Throttle(self, self._refresh, 1 / PER_SECOND)
-        self._observing(True)
+        self._show.follow(workbench, FOLLOWED)
         self._show.now()
-
-    def _observing(self, on: bool) -> None:
-        bench = self.workbench
-        sources = (bench, ["current", "small", "revision"], self._show), (bench.worker, "revision", self._show)
-        for model, names, show in (*sources, (bench.planner, "revision", self._show.soon)):
-            (model.observe if on else model.unobserve)(show, names)
 
     def close(self) -> None:
         if hasattr(self, "workbench"):
-            self._observing(False)
+            self._show.follow(self.workbench, FOLLOWED, on=False)
             del self.workbench
         super().close()
 

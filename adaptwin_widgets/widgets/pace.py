@@ -42,6 +42,14 @@ class Throttle:
             self._next = time.monotonic() + self.seconds
         self.now()
 
+    def follow(self, bench: Any, names: list[str], on: bool = True) -> None:
+        """Call it with every change of these traits of a workbench, of its work and, not at once, of its plan; or no
+        more."""
+        for model, what, call in (
+            (bench, names, self), (bench.worker, "revision", self), (bench.planner, "revision", self.soon),
+        ):  # fmt: skip
+            (model.observe if on else model.unobserve)(call, what)
+
     def soon(self, *_: Any) -> None:
         """The same, but not at once: for what follows a moving hand and must not stand in its way."""
         with self._lock:

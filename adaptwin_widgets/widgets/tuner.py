@@ -126,10 +126,7 @@ class Tuner(View):
     # -- what is shown ----------------------------------------------------------------------------------------
 
     def _observing(self, on: bool) -> None:
-        bench = self.workbench
-        sources = (bench, ["tuning", "unfinished"], self._show), (bench.worker, "revision", self._show)
-        for model, names, show in (*sources, (bench.planner, "revision", self._show.soon)):
-            (model.observe if on else model.unobserve)(show, names)
+        self._show.follow(self.workbench, ["tuning", "unfinished"], on)
         (self.choices.observe if on else self.choices.unobserve)(self._fill)
 
     def close(self) -> None:
