@@ -139,13 +139,12 @@ def allocate(
     prices: Prices = PARAMETERS,
 ) -> RankPlan:
     """Meet a budget; see `RankPlan.for_budget`, which calls this."""
-    if prices is not PARAMETERS and (embedding is not None or vocabulary is not None):
-        raise InputError("What the embedding loses counts in parameters alone; leave it whole, or count parameters.")
+    require_whole(prices, embedding is not None or vocabulary is not None)
     shape, locked = shape_of(spectra.config), tuple(locked)
     bare = RankPlan({}, shape, spectra.source, locked, "embedding only", {}, embedding, vocabulary)
     if bare.after != bare.before and (encoder, decoder, model, tau) == (None,) * 4:
         return bare
-    budgets, saved = _given(encoder=encoder, decoder=decoder, model=model, tau=tau), saved_by_embedding(bare)
+    budgets, saved = given_budgets(encoder=encoder, decoder=decoder, model=model, tau=tau), saved_by_embedding(bare)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
         line = queue(spectra, sides_of(name), sensitivity, locked, even, prices)
@@ -153,11 +152,8 @@ def allocate(
             ranks |= remove(spectra, line, int(np.searchsorted(line.worth, value, side="right")))
         else:
             ranks |= meet(spectra, line, name, value, bool(locked), saved=saved, prices=prices)
-    method = describe(sensitivity, even)
-    if prices is PARAMETERS:
-        return replace(bare, ranks=ranks, method=method, budget=budgets)
-    asked = " and ".join(f"{value:.1%} of the {name}'s {prices.name}" for name, value in budgets.items())
-    return replace(bare, ranks=ranks, method=f"{method}, to remove {asked}")
+    method = describe(sensitivity, even, prices, budgets)
+    return replace(bare, ranks=ranks, method=method, budget=budgets if prices is PARAMETERS else {})
 
 
 def saved_by_embedding(plan: RankPlan) -> int:
@@ -195,10 +191,11 @@ def meet(
 
 
 def limit(
-    spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None = None, saved: int = 0
-) -> float:
+    spectra: Spectra, line: Queue, name: str, fixed: Mapping[str, list[int]] | None = None, saved: int = 0,
+    prices: Prices = PARAMETERS,
+) -> float:  # fmt: skip
     """The largest fraction of a part that can be removed."""
-    return _most(line, *_start(spectra, line, name, fixed, saved))
+    return _most(line, *_start(spectra, line, name, fixed, saved, prices))
 
 
 def _start(
@@ -217,10 +214,20 @@ def _most(line: Queue, whole: float, free: float) -> float:
     return (free + (float(line.freed[-1]) if len(line.freed) else 0)) / whole
 
 
-def describe(sensitivity: Sensitivity | None, even: bool = False) -> str:
-    """How the ranks were chosen, in words."""
+def describe(sensitivity: Sensitivity | None, even: bool, prices: Prices, budgets: Mapping[str, float]) -> str:
+    """How the ranks were chosen, in words; the budgets as well where they are not of parameters."""
     by = "energy" if sensitivity is None else "measured damage"
-    return f"global sort by {by}" + (", even ranks" if even else "")
+    method = f"global sort by {by}" + (", even ranks" if even else "")
+    if prices is PARAMETERS:
+        return method
+    asked = " and ".join(f"{value:.1%} of the {name}'s {prices.name}" for name, value in budgets.items())
+    return f"{method}, to remove {asked}"
+
+
+def require_whole(prices: Prices, smaller: bool) -> None:
+    """Raise InputError where the embedding loses something and not parameters are counted."""
+    if smaller and prices is not PARAMETERS:
+        raise InputError("What the embedding loses counts in parameters alone; leave it whole, or count parameters.")
 
 
 def uniform(
@@ -235,7 +242,7 @@ def uniform(
     >>> import adaptwin_widgets as aw                                                 # doctest: +SKIP
     >>> uniform(aw.spectra(aw.load("tiny.en")), encoder=0.3).ranks["encoder.0.query_key"]  # doctest: +SKIP
     """
-    budgets = _given(encoder=encoder, decoder=decoder, model=model)
+    budgets = given_budgets(encoder=encoder, decoder=decoder, model=model)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
         line = queue(spectra, sides_of(name), locked=("stem",))  # which no paper cuts
@@ -282,7 +289,7 @@ def require_budgets(
         return
     shape = Shape.of(config)
     least = {str(twin): [FLOOR] * heads_of(shape, twin) for twin in twins_of(shape)}
-    for name, value in _given(encoder=encoder, decoder=decoder, model=model, tau=tau).items():
+    for name, value in given_budgets(encoder=encoder, decoder=decoder, model=model, tau=tau).items():
         if name != "tau":
             most = 1.0
             if not (smaller and name == "model"):
@@ -291,11 +298,24 @@ def require_budgets(
             _require_possible(value, most, name, prices=prices)
 
 
-def _given(**budgets: float | None) -> dict[str, float]:
+def given_budgets(
+    *, encoder: float | None = None, decoder: float | None = None, model: float | None = None,
+    tau: float | None = None, **more: Any,
+) -> dict[str, float]:  # fmt: skip
+    """The budgets among what `allocate` takes; raises InputError for none, too many, and what is no fraction."""
+    budgets = {"encoder": encoder, "decoder": decoder, "model": model, "tau": tau}
     given = {name: value for name, value in budgets.items() if value is not None}
     if not given or (len(given) > 1 and set(given) != {"encoder", "decoder"}):
         raise InputError("Give one budget: encoder, decoder, both of these, model, or tau.")
+    for name, value in given.items():
+        if name != "tau":
+            _require_fraction(value, name)
     return given
+
+
+def _require_fraction(value: float, name: str) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise InputError(f"{name}={value} is no fraction to remove; give a number from 0 up to 1, such as 0.45.")
 
 
 def sides_of(name: str) -> tuple[str, ...]:
@@ -306,8 +326,7 @@ def sides_of(name: str) -> tuple[str, ...]:
 def _require_possible(
     fraction: float, most: float, name: str, locked: bool = False, prices: Prices = PARAMETERS
 ) -> None:
-    if not isinstance(fraction, int | float) or not 0 <= fraction < 1:
-        raise InputError(f"{name}={fraction} is no fraction to remove; give a number from 0 up to 1, such as 0.45.")
+    _require_fraction(fraction, name)
     if fraction > most:
         kept = " with what is locked" if locked else ""
         more = ""

@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 from traitlets import HasTraits, Int
 
-from adaptwin_widgets.allocate import Queue, describe, limit, meet, queue, saved_by_embedding, sides_of
-from adaptwin_widgets.anatomy import Twin, full_rank, heads_of, twins_of
+from adaptwin_widgets.allocate import Queue, describe, limit, meet, queue, require_whole, saved_by_embedding, sides_of
+from adaptwin_widgets.anatomy import Shape, Twin, full_rank, heads_of, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan, matches, shape_of
+from adaptwin_widgets.prices import COUNTS, MULTIPLY_ADDS, PARAMETERS, Prices
 from adaptwin_widgets.sensitivity import Sensitivity
 from adaptwin_widgets.spectra import Spectra
 
 HISTORY = 200  # steps that can be undone
+SIDES = ("encoder", "decoder", "model")
 
 
 class Planner(HasTraits):
@@ -168,47 +170,62 @@ class Planner(HasTraits):
                 ranks[name] = moved
         return replace(self.plan, ranks=ranks, method="by hand", budget={})
 
-    def budget(self, name: str, fraction: float) -> RankPlan:
+    def budget(self, name: str, fraction: float, of: str = PARAMETERS.name) -> RankPlan:
         """The plan that removes a fraction of "encoder", "decoder" or "model" by the global rule; locked twins and
-        the other side stay as they are."""
-        sides, line, fixed, worth = self._line(name)
+        the other side stay as they are. of: what is counted, "parameters" or "multiply-adds"."""
+        prices = self._prices(of)
+        sides, line, fixed, worth = self._line(name, prices)
         saved = saved_by_embedding(self.plan)
-        chosen = meet(self.spectra, line, name, fraction, bool(self.plan.locked), fixed, saved)
+        require_whole(prices, saved > 0)
+        chosen = meet(self.spectra, line, name, fraction, bool(self.plan.locked), fixed, saved, prices)
         if fraction == 0 and not fixed:
             chosen = {}  # nothing to remove: the original's own modules, biases included
         others = {k: v for k, v in self.plan.ranks.items() if Twin.parse(k).side not in sides} | fixed
         kept = {k: v for k, v in self.plan.budget.items() if name != "model" and k not in (name, "model")}
+        own = {name: fraction}
         return replace(
-            self.plan, ranks={**others, **chosen}, method=describe(worth), budget={**kept, name: fraction}
+            self.plan, ranks={**others, **chosen}, method=describe(worth, False, prices, own),
+            budget=kept | own if prices is PARAMETERS else kept,
         )  # fmt: skip
 
-    def limit(self, name: str) -> float:
+    def limit(self, name: str, of: str = PARAMETERS.name) -> float:
         """The largest fraction of a part that can be removed with what is locked."""
-        saved = saved_by_embedding(self.plan)
-        key = (name, saved, tuple((n, *self.ranks(n)) for n in self.plan.locked))
+        prices = self._prices(of)
+        saved = saved_by_embedding(self.plan) if prices is PARAMETERS else 0  # which `budget` refuses elsewhere
+        key = (name, of, saved, tuple((n, *self.ranks(n)) for n in self.plan.locked))
         if key not in self._limits:
-            _, line, fixed, _ = self._line(name)
-            self._limits[key] = limit(self.spectra, line, name, fixed, saved)
+            _, line, fixed, _ = self._line(name, prices)
+            self._limits[key] = limit(self.spectra, line, name, fixed, saved, prices)
         return self._limits[key]
 
-    def _line(self, name: str) -> tuple[tuple[str, ...], Queue, dict[str, list[int]], Sensitivity | None]:
+    @staticmethod
+    def _prices(of: str) -> Prices:
+        if of not in COUNTS:
+            raise InputError(f"A budget here can be of {' or '.join(COUNTS)}, not of {of!r}.")
+        return COUNTS[of]
+
+    def _line(
+        self, name: str, prices: Prices
+    ) -> tuple[tuple[str, ...], Queue, dict[str, list[int]], Sensitivity | None]:
         """What a budget works with: the sides, what may go in order, what stays, and what the order is by."""
-        if name not in ("encoder", "decoder", "model"):
+        if name not in SIDES:
             raise InputError(f"There is no budget for {name!r}; choose encoder, decoder or model.")
         sides, locked = sides_of(name), self.plan.locked
-        line, worth = self._queue(sides, locked)
+        line, worth = self._queue(sides, locked, prices)
         return sides, line, {n: self.ranks(n) for n in locked if n in self.plan.ranks}, worth
 
-    def _queue(self, sides: tuple[str, ...], locked: tuple[str, ...]) -> tuple[Queue, Sensitivity | None]:
-        worth = self.sensitivity if self.measured(sides) else None
-        if (sides, locked) not in self._queues:
-            self._queues[sides, locked] = queue(self.spectra, sides, worth, locked)
-        return self._queues[sides, locked], worth
+    def _queue(
+        self, sides: tuple[str, ...], locked: tuple[str, ...], prices: Prices
+    ) -> tuple[Queue, Sensitivity | None]:
+        worth, key = self.sensitivity if self.measured(sides) else None, (sides, locked, prices.name)
+        if key not in self._queues:
+            self._queues[key] = queue(self.spectra, sides, worth, locked, prices=prices)
+        return self._queues[key], worth
 
-    def order(self, name: str) -> np.ndarray:
+    def order(self, name: str, of: str = PARAMETERS.name) -> np.ndarray:
         """The order in which a budget for "encoder", "decoder" or "model" takes ranks when nothing is locked: heads,
         numbered through all twins of the spectra."""
-        line, _ = self._queue(sides_of(name), ())
+        line, _ = self._queue(sides_of(name), (), self._prices(of))
         first = dict(zip(self.spectra.values, np.cumsum([0, *map(len, self.spectra.values.values())]), strict=False))
         return np.array([first[twin] + head for twin, head in line.heads], dtype=int)[line.head]
 
@@ -220,10 +237,10 @@ class Planner(HasTraits):
     def numbers(self, plan: RankPlan | None = None) -> dict[str, Any]:
         """What a plan costs and is likely to do, beside the original; plain JSON types.
 
-        parameters of encoder, decoder, embedding and model, bytes in float16, multiply-adds for 30 s of audio and for
-        one token: [before, after]. energy: share of the twins' energy that is kept, the mean over twins. damage:
-        the predicted KL divergence of the decoder's output, nats a token, the sum of what was measured for each twin
-        alone (None where a cut twin was not measured).
+        parameters of encoder, decoder and model, bytes in float16, multiply-adds for 30 s of audio and for one token,
+        and those of encoder, decoder and model as a budget counts them: [before, after]. energy: share of the twins'
+        energy that is kept, the mean over twins. damage: the predicted KL divergence of the decoder's output, nats a
+        token, the sum of what was measured for each twin alone (None where a cut twin was not measured).
         """
         plan = plan or self.plan
         if self._priced is not None and self._priced[0] is plan:  # several views ask for the same
@@ -231,9 +248,11 @@ class Planner(HasTraits):
         after, before = plan.after, self.before
         kept = {name: self.energy(name, ranks) for name, ranks in plan.ranks.items()}
         share = 1.0 - sum(1.0 - e for e in kept.values()) / len(self.twins)
-        pairs = {k: [getattr(before, k), getattr(after, k)] for k in ("encoder", "decoder", "model", "audio", "token")}
+        pairs = {k: [getattr(before, k), getattr(after, k)] for k in (*SIDES, "audio", "token")}
+        work = [MULTIPLY_ADDS.parts(Shape.of(self.config), ranks) for ranks in ({}, plan.ranks)]
         numbers = {
             **pairs,
+            MULTIPLY_ADDS.name: {side: [parts[side] for parts in work] for side in SIDES},
             "bytes": [before.bytes("float16"), after.bytes("float16")],
             "energy": share,
             "damage": self._damage(kept),

@@ -57,6 +57,10 @@ class MultiplyAdds:
         return audio + TEXT * token
 
     def total(self, config: Shape, ranks: Mapping[str, list[int]], part: str) -> int:
+        return self.parts(config, ranks)[part]
+
+    def parts(self, config: Shape, ranks: Mapping[str, list[int]]) -> dict[str, int]:
+        """The total of every part."""
         own = cost(config, ranks)
         every = own.audio + TEXT * own.token
         encoder = sum(
@@ -64,7 +68,7 @@ class MultiplyAdds:
             for twin in twins_of(config)
             if twin.side == "encoder"
         )
-        return {"encoder": encoder, "decoder": every - encoder, "model": every}[part]
+        return {"encoder": encoder, "decoder": every - encoder, "model": every}
 
 
 @dataclass(frozen=True)
@@ -100,3 +104,4 @@ class Times:
 PARAMETERS = Parameters()
 MULTIPLY_ADDS = MultiplyAdds()
 """For `RankPlan.for_budget(prices=)`: budgets are then of multiply-adds."""
+COUNTS: dict[str, Prices] = {prices.name: prices for prices in (PARAMETERS, MULTIPLY_ADDS)}  # what needs no clock

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from adaptwin_widgets.allocate import require_budgets, uniform
+from adaptwin_widgets.allocate import given_budgets, require_budgets, uniform
 from adaptwin_widgets.anatomy import twins_of
 from adaptwin_widgets.clock import measure_times
 from adaptwin_widgets.compress import compress
@@ -18,7 +18,7 @@ from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import Statistics, observe
 from adaptwin_widgets.pieces import Crew
 from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
-from adaptwin_widgets.prices import MULTIPLY_ADDS, PARAMETERS, Prices, Times
+from adaptwin_widgets.prices import COUNTS, PARAMETERS, Prices, Times
 from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
 from adaptwin_widgets.settings import LESSONS, Settings, settings_for
 from adaptwin_widgets.spectra import Spectra, spectra
@@ -30,7 +30,7 @@ from adaptwin_widgets.windows import ROUGH, WINDOWS, require_observable
 
 ALLOCATIONS = ("measured", "energy")
 METHODS = ("ours", "even", "uniform", "adaptwin")
-COUNTS = ("parameters", "multiply-adds", "time")  # what a budget can be a fraction of
+COUNTED = (*COUNTS, "time")  # what a budget can be a fraction of
 
 
 class Recipe:
@@ -135,7 +135,8 @@ class Recipe:
         if colon and not size.isdigit():
             raise InputError(f"vocabulary={wish!r} has no size; write {language}:12000, or {language} alone.")
         most = int(size) if colon else None
-        choose_vocabulary(self.model, language, size=most)  # says what is wrong before the minutes of observing
+        if "stats" not in self.__dict__:
+            choose_vocabulary(self.model, language, size=most)  # says what is wrong before the minutes of observing
         return choose_vocabulary(self.model, language, size=most, stats=self.stats)
 
     def plan(
@@ -161,7 +162,9 @@ class Recipe:
         # Now, not after the minutes that observing takes.
         if of != "parameters" and (smaller or method in ("uniform", "adaptwin") or "tau" in budget):
             raise InputError('Budgets of other things than parameters are for "ours" and "even" without the embedding.')
-        prices = PARAMETERS if smaller else self.prices(of, *budget.values())
+        if not smaller:
+            given_budgets(**budget)  # before a clock is asked
+        prices = PARAMETERS if smaller else self.prices(of)
         require_budgets(self.model.config, smaller, prices=prices, **budget)
         if method in ("uniform", "adaptwin") and "tau" in budget:
             raise InputError(f'method="{method}" removes the same share everywhere; give a budget, not tau.')
@@ -178,16 +181,13 @@ class Recipe:
             prices=prices, **budget
         )  # fmt: skip
 
-    def prices(self, of: str | Prices, *fractions: Any) -> Prices:
-        """What a budget counts, by its name (`COUNTS`). fractions: of the budget, which are looked at before a clock is
-        asked."""
+    def prices(self, of: str | Prices) -> Prices:
+        """What a budget counts, by its name (`COUNTED`)."""
         if not isinstance(of, str):
             return of
-        if of not in COUNTS:
-            raise InputError(f"A budget can be of {', '.join(COUNTS)}, not of {of!r}.")
-        if of == "time" and not all(isinstance(f, int | float) and 0 <= f < 1 for f in fractions):
-            return MULTIPLY_ADDS  # with which they are refused
-        return self._times if of == "time" else MULTIPLY_ADDS if of == "multiply-adds" else PARAMETERS
+        if of not in COUNTED:
+            raise InputError(f"A budget can be of {', '.join(COUNTED)}, not of {of!r}.")
+        return self._times if of == "time" else COUNTS[of]
 
     @cached_property
     def _times(self) -> Times:

@@ -126,6 +126,15 @@ def test_letting_go_commits_and_answers_once(picker, monkeypatch):
     assert [s["seq"] for s in states] == ["2"] and states[0]["undo"]
 
 
+def test_a_budget_of_multiply_adds_and_no_more_than_there_is(picker):
+    press(picker, "commit", edit={"budget": "encoder", "of": "multiply-adds", "fraction": 0.3}, seq="1")
+    before, after = picker.state["numbers"]["multiply-adds"]["encoder"]
+    assert 0.65 < after / before <= 0.7 and "30.0% of the encoder's multiply-adds" in picker.state["method"]
+    press(picker, "commit", edit={"budget": "encoder", "of": "multiply-adds", "fraction": 0.999}, seq="2")
+    before, after = picker.state["numbers"]["multiply-adds"]["encoder"]
+    assert not picker.error and 1 - after / before == pytest.approx(picker.state["limits"]["multiply-adds"]["encoder"])
+
+
 def test_what_is_already_so_is_answered_and_no_step_to_undo(picker):
     edit = {"twins": "encoder.*.value_output", "rank": 9}
     press(picker, "commit", edit=edit, seq="1")
@@ -170,7 +179,7 @@ def test_lock_undo_redo_reset(picker):
 
 def test_a_budget_beyond_what_is_possible_stops_at_the_limit(picker):
     press(picker, "commit", edit={"budget": "encoder", "fraction": 5}, seq="1")
-    limit = picker.state["limits"]["encoder"]
+    limit = picker.state["limits"]["parameters"]["encoder"]
     assert picker.plan.reductions["encoder_reduction"] == pytest.approx(limit, abs=0.02) and limit < 1
 
 

@@ -1,5 +1,7 @@
 """The plan under somebody's hands: edits, budgets, locks, history, and numbers that are right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from transformers import WhisperConfig
@@ -9,6 +11,7 @@ from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import Planner
+from adaptwin_widgets.prices import MULTIPLY_ADDS
 from adaptwin_widgets.sensitivity import Sensitivity
 from adaptwin_widgets.spectra import Spectra
 
@@ -66,6 +69,35 @@ def test_a_budget_is_met_by_the_rule_of_the_plan(planner, spectra, side):
     assert plan.ranks == RankPlan.for_budget(spectra, **{side: 0.25}).ranks
     assert 0.25 <= plan.reductions[f"{side}_reduction"] < 0.27
     assert plan.budget == {side: 0.25}
+
+
+@pytest.mark.parametrize("side", ["encoder", "decoder", "model"])
+def test_a_budget_can_be_of_multiply_adds(planner, spectra, side):
+    plan = planner.budget(side, 0.25, "multiply-adds")
+    assert plan.ranks == RankPlan.for_budget(spectra, **{side: 0.25}, prices=MULTIPLY_ADDS).ranks
+    assert not plan.budget and f"25.0% of the {side}'s multiply-adds" in plan.method
+    before, after = planner.numbers(plan)["multiply-adds"][side]
+    assert 0.73 < after / before <= 0.75
+    assert planner.limit(side, "multiply-adds") != planner.limit(side)
+    most = planner.limit(side, "multiply-adds")
+    before, after = planner.numbers(planner.budget(side, most, "multiply-adds"))["multiply-adds"][side]
+    assert 1 - after / before == pytest.approx(most)
+
+
+def test_a_budget_of_multiply_adds_forgets_no_other_and_respects_locks(planner):
+    planner.commit(planner.change("encoder.0.feed_forward", 10))
+    planner.lock("encoder.0.feed_forward")
+    planner.commit(planner.budget("decoder", 0.1))
+    plan = planner.budget("encoder", 0.3, "multiply-adds")
+    assert plan.budget == {"decoder": 0.1} and plan.ranks["encoder.0.feed_forward"] == [10]
+    before, after = planner.numbers(plan)["multiply-adds"]["encoder"]
+    assert 0.68 < after / before <= 0.7, "what the locked twin has lost counts"
+
+
+def test_multiply_adds_are_not_for_a_smaller_embedding(planner):
+    planner.commit(replace(planner.plan, embedding=8))
+    with pytest.raises(InputError, match="counts in parameters alone"):
+        planner.budget("model", 0.2, "multiply-adds")
 
 
 def test_a_budget_leaves_the_other_side_alone(planner):
@@ -214,6 +246,8 @@ def test_wrong_requests_say_what_is_wrong(planner):
         planner.change("encoder.0.query_key", 3, head=7)
     with pytest.raises(InputError, match="no budget for 'embedding'"):
         planner.budget("embedding", 0.1)
+    with pytest.raises(InputError, match="parameters or multiply-adds, not of 'seconds'"):
+        planner.budget("encoder", 0.1, "seconds")
     with pytest.raises(InputError, match="is no rank plan"):
         planner.plan = {"ranks": {}}
     other = RankPlan.full(WhisperConfig())

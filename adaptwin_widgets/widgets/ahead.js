@@ -5,12 +5,20 @@
 class Ahead {
   constructor(picture) { this.picture = picture; }
 
-  read({ before, bias, curves }, view) {
-    Object.assign(this, { before, bias, curves }); // the original's cost, parameters of a value's bias, damage by twin
+  // The original's multiply-adds; what budgets count: of a part, and of a rank of each twin; the parameters of a
+  // value's bias; damage by twin; and the queues.
+  read({ before, counts, bias, curves }, view) {
+    Object.assign(this, { before, counts, bias, curves });
     const all = new Uint16Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
-    const count = (side) => this.of(side).reduce((sum, t) => sum + t.heads * (t.full - 1), 0);
-    const encoder = count("encoder"), both = encoder + count("decoder");
-    this.queues = { encoder: all.subarray(0, encoder), decoder: all.subarray(encoder, both), model: all.subarray(both) };
+    this.queues = {};
+    let from = 0;
+    for (const of in counts) {
+      this.queues[of] = {};
+      for (const side of Object.keys(counts[of].whole)) {
+        const length = this.of(side).reduce((sum, t) => sum + t.heads * (t.full - 1), 0);
+        this.queues[of][side] = all.subarray(from, (from += length));
+      }
+    }
   }
 
   of(side) { return this.picture.twins.filter((t) => side === "model" || side === this.side(t)); }
@@ -41,39 +49,42 @@ class Ahead {
     cut[whole ? "delete" : "add"](this.picture.twins.indexOf(twin)); // what keeps everything is left as it is
   }
 
-  spend({ budget, fraction }, own, next, locked) {
-    const twins = this.picture.twins, price = new Map();
+  spend({ budget, of, fraction }, own, next, locked) {
+    const { twins } = this.picture, { whole, each } = this.counts[of], price = new Map();
     for (const twin of own) {
-      for (let u = twin.unit; u < twin.unit + twin.heads; u++) { next.ranks[u] = twin.full; price.set(u, twin.price); }
-      next.cut.add(twins.indexOf(twin));
+      const number = twins.indexOf(twin);
+      for (let u = twin.unit; u < twin.unit + twin.heads; u++) { next.ranks[u] = twin.full; price.set(u, each[number]); }
+      next.cut.add(number);
     }
     if (!fraction && ![...next.cut].some((i) => locked.has(twins[i].name))) {
       own.forEach((twin) => next.cut.delete(twins.indexOf(twin)));
       return;
     }
     // An attention that is compressed at all folds its value bias away, whatever its ranks.
-    let wanted = fraction * this.before[budget] - (this.before[budget] - this.cost(next)[budget]);
-    for (const unit of this.queues[budget]) {
-      if (wanted <= 0.5) break; // parameters are whole, a fraction of millions of them is not
+    let wanted = fraction * whole[budget] - (whole[budget] - this.cost(next)[of][budget]);
+    for (const unit of this.queues[of][budget]) {
+      if (wanted <= 0.5) break; // what is counted is whole, a fraction of millions is not
       if (!price.has(unit)) continue;
       next.ranks[unit] -= 1;
       wanted -= price.get(unit);
     }
   }
 
+  // What a plan costs: by what is counted and side; multiply-adds of 30 s of audio and of one token.
   cost({ ranks, cut }) {
     const after = { ...this.before }, attentions = new Set();
+    for (const of in this.counts) after[of] = { ...this.counts[of].whole };
     for (const i of cut) {
       const twin = this.picture.twins[i], side = this.side(twin);
       let gone = 0;
       for (let u = twin.unit; u < twin.unit + twin.heads; u++) gone += twin.full - ranks[u];
-      let parameters = gone * twin.price;
+      for (const of in this.counts) {
+        for (const part of [side, "model"]) after[of][part] -= gone * this.counts[of].each[i];
+      }
       if (twin.kind !== "feed_forward" && !attentions.has(`${twin.part}.${twin.layer}`)) {
         attentions.add(`${twin.part}.${twin.layer}`);
-        parameters += this.bias;
+        for (const part of [side, "model"]) after.parameters[part] -= this.bias;
       }
-      after[side] -= parameters;
-      after.model -= parameters;
       after.audio -= gone * twin.audio;
       after.token -= gone * twin.token;
     }
@@ -89,8 +100,10 @@ class Ahead {
       lost += tail;
       if (tail > 1e-12) damage = damage == null || !curve ? null : damage + this.damage(curve, tail);
     }
-    const pairs = Object.fromEntries(Object.keys(after).map((key) => [key, [this.before[key], after[key]]]));
-    return { ...pairs, bytes: pairs.model.map((n) => 2 * n), energy: 1 - lost / twins.length, damage };
+    const pairs = (old, now) => Object.fromEntries(Object.keys(old).map((key) => [key, [old[key], now[key]]]));
+    const [sides, work] = ["parameters", "multiply-adds"].map((of) => pairs(this.counts[of].whole, after[of]));
+    const bytes = sides.model.map((n) => 2 * n), energy = 1 - lost / twins.length;
+    return { ...pairs(this.before, after), ...sides, "multiply-adds": work, bytes, energy, damage };
   }
 
   // The share of a twin's energy that its ranks cut.

@@ -8,6 +8,7 @@ class Editor {
     this.count = this.edits = 0; // requests of this view; plans it has shown
     this.scope = "layer";
     this.side = "encoder";
+    this.of = "parameters"; // or "multiply-adds": what a budget counts
     this.ahead = new Ahead(picture);
     const read = () => this.ahead.read(this.model.get("ahead"), this.model.get("queues"));
     read();
@@ -148,26 +149,31 @@ class Editor {
   build() {
     const button = (text, act, more = {}) => make("button", { onclick: act, ...more }, text);
     const slide = (commit) => () => {
-      const edit = { budget: this.side, fraction: Number(this.slider.value) / 100 };
+      const edit = { ...this.budgetOf(), fraction: Number(this.slider.value) / 100 };
       this.typed.value = this.slider.value;
       commit ? this.commit(edit) : this.show(edit);
     };
     this.slider = make("input", { type: "range", min: 0, max: 90, step: 0.5, value: 0, class: "aw-budget",
-      "aria-label": "Share of the parameters to remove, percent", oninput: slide(false), onchange: slide(true) });
+      "aria-label": "Share to remove, percent", oninput: slide(false), onchange: slide(true) });
     this.typed = make("input", { type: "number", min: 0, max: 99, step: 0.1, value: 0, style: "width: 5.5em",
-      "aria-label": "Share of the parameters to remove, percent",
-      onchange: () => this.typedIn(this.typed, (n) => ({ budget: this.side, fraction: n / 100 })) });
+      "aria-label": "Share to remove, percent",
+      onchange: () => this.typedIn(this.typed, (n) => ({ ...this.budgetOf(), fraction: n / 100 })) });
     this.budget = make("div", { class: "aw-row" },
       choice("Remove from the", [["encoder", "encoder"], ["decoder", "decoder"], ["model", "whole model"]], "encoder",
         (side) => { this.side = side; this.fill(this.model.get("state")); }),
-      this.slider, this.typed, make("span", {}, "%"), (this.note = make("span", { class: "aw-faint" })));
+      choice("of its", [["parameters", "parameters (size)"], ["multiply-adds", "multiply-adds (speed)"]], "parameters",
+        (of) => { this.of = of; this.fill(this.model.get("state")); }),
+      this.slider, this.typed, make("span", {}, "%"), (this.note = make("span", { class: "aw-faint aw-line" })));
     this.rank = make("input", { type: "number", min: 1, style: "width: 5.5em", "aria-label": "Rank of the chosen twin",
       onchange: () => { this.flush(); this.typedIn(this.rank, (rank) =>
         ({ twins: this.pattern(this.twin), head: this.picture.head, rank })); } });
-    this.rankName = make("span", {}, "Choose a spectrum");
-    this.lockButton = button("Lock", () => this.twin && this.toggleLock(this.twin), { "aria-pressed": "false" });
+    // What is chosen has a line and its buttons a width: nothing below may move while somebody clicks twice.
+    this.rankName = make("span", { class: "aw-line" }, "Choose a spectrum");
+    this.rankUnit = make("span", { class: "aw-rank-unit" }, "rank");
+    this.lockButton = button("Lock", () => this.twin && this.toggleLock(this.twin),
+      { "aria-pressed": "false", class: "aw-steady" });
     this.zoomButton = button("Open", () => this.twin && this.picture.zoom(this.picture.zoomed == null
-      ? this.picture.twins.indexOf(this.twin) : null));
+      ? this.picture.twins.indexOf(this.twin) : null), { class: "aw-steady" });
     this.file = make("input", { type: "file", accept: ".json,application/json", hidden: true, onchange: () => this.read() });
     this.undo = button("Undo", () => this.act("undo"));
     this.redo = button("Redo", () => this.act("redo"));
@@ -177,7 +183,7 @@ class Editor {
     this.bar = make("div", { class: "aw-row" },
       choice("A drag moves", [["head", "one head"], ["layer", "all heads of the layer"], ["row", "the whole row"]],
         "layer", (scope) => { this.flush(); this.scope = scope; this.fillTwin(); }),
-      this.rankName, this.rank, this.lockButton, this.zoomButton,
+      this.rankName, this.rankUnit, this.rank, this.lockButton, this.zoomButton,
       make("span", { class: "aw-row aw-plan", role: "group", "aria-label": "Plan" }, this.undo, this.redo,
         button("Reset", () => this.act("reset")), button("Save plan", () => this.asked.ask({ do: "save" })),
         button("Load plan", () => this.file.click()), this.file));
@@ -190,7 +196,11 @@ class Editor {
 
   fill(state) {
     this.limits = state.limits;
-    say(this.note, `at most ${this.most()} % · ranks: ${state.method}`);
+    const [how] = state.method.split(", to remove "); // how much is in the field above
+    const what = `at most ${this.most()} % · ranks: ${how}`;
+    say(this.note, what);
+    this.note.title = this.of === "parameters" ? what
+      : `${what}; multiply-adds for 30 s of audio and ${this.model.get("ahead").tokens} tokens of text`;
     able(this.undo, state.undo);
     able(this.redo, state.redo);
     this.measure.hidden = !state.can_measure || (state.measured.encoder && state.measured.decoder);
@@ -198,12 +208,14 @@ class Editor {
     this.fillTwin();
   }
 
-  most() { return (Math.floor(this.limits[this.side] * 1000) / 10).toFixed(1); }
+  most() { return (Math.floor(this.limits[this.of][this.side] * 1000) / 10).toFixed(1); }
+
+  budgetOf() { return { budget: this.side, of: this.of }; }
 
   // The table, and the budget's controls unless it is them that move.
   fillNumbers(n, side) {
     if (side) {
-      const removed = 100 * (1 - n[side][1] / n[side][0]);
+      const [before, after] = (this.of === "parameters" ? n : n[this.of])[side], removed = 100 * (1 - after / before);
       if (this.slider.max !== this.most()) this.slider.max = this.most();
       this.slider.value = removed;
       this.typed.value = removed.toFixed(1);
@@ -236,8 +248,8 @@ class Editor {
     if (!twin) return;
     const own = [...picture.own(twin)], head = picture.head;
     const where = this.scope === "row" ? picture.layout.rows[twin.row].title : picture.title(twin);
-    const text = `${where}${head == null ? "" : `, head ${head}`}: ${twin.kind === "feed_forward" ? "neurons" : "rank"}`;
-    say(this.rankName, text);
+    say(this.rankName, `${where}${head == null ? "" : `, head ${head}`}`);
+    say(this.rankUnit, twin.kind === "feed_forward" ? "neurons" : "rank");
     if (Number(this.rank.max) !== twin.full) this.rank.max = twin.full;
     if (all || document.activeElement !== this.rank) { // what somebody writes in is left alone
       this.rank.value = head == null ? Math.round(own.reduce((a, b) => a + b, 0) / own.length) : own[head];

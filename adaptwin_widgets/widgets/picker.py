@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 import traitlets
 
+from adaptwin_widgets.anatomy import Shape
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan
-from adaptwin_widgets.planner import Planner
+from adaptwin_widgets.planner import SIDES, Planner
+from adaptwin_widgets.prices import COUNTS, TEXT
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.widgets.base import source
 from adaptwin_widgets.widgets.spectra import SCRIPTS, SpectraView
 from adaptwin_widgets.workbench import Workbench
 
-SIDES = ("encoder", "decoder", "model")
 SHARES = tuple(n / 10 for n in range(1, 10))  # columns of the sensitivity map
 
 
@@ -28,13 +29,14 @@ class RankPicker(SpectraView):
     >>> picker.plan.reductions["encoder_reduction"]                                          # doctest: +SKIP
 
     While something moves, the page itself works out ranks and numbers (`ahead`, ahead.js), so that no slow kernel or
-    network stands between a hand and what it moves. Letting go *commits*: one message, ``edit``: {"budget": side,
-    "fraction"}, or {"twins": pattern, "head", "rank" or "by"}; one message answers, the trait `state`, the truth.
+    network stands between a hand and what it moves. Letting go *commits*: one message, ``edit``: {"budget": side, "of":
+    what it counts, "fraction"}, or {"twins": pattern, "head", "rank" or "by"}; one message answers, the trait `state`,
+    the truth.
     """
 
     _esm = "\n".join([SCRIPTS, source("ahead.js"), source("picker.js")])
     ahead = traitlets.Dict().tag(sync=True)  # the original's costs, and the damage of every twin that was measured
-    queues = traitlets.Bytes().tag(sync=True)  # uint16: heads in the order in which budgets take ranks, by side
+    queues = traitlets.Bytes().tag(sync=True)  # uint16: heads in the order in which budgets take ranks
     sensitivity = traitlets.Dict().tag(sync=True)  # the map: shares, and damage by twin where it was measured
 
     def __init__(self, shown: Workbench | Planner | Spectra, plan: RankPlan | None = None, **traits: Any):
@@ -67,8 +69,9 @@ class RankPicker(SpectraView):
         return {
             **super().describe(), "seq": self._seq, "numbers": p.numbers(),
             "cut": [names.index(n) for n in p.plan.ranks],
-            "limits": {side: p.limit(side) for side in SIDES}, "undo": p.can_undo, "redo": p.can_redo,
-            "method": p.plan.method, "measured": measured, "can_measure": self.workbench is not None,
+            "limits": {of: {side: p.limit(side, of) for side in SIDES} for of in COUNTS},
+            "undo": p.can_undo, "redo": p.can_redo, "method": p.plan.method, "measured": measured,
+            "can_measure": self.workbench is not None,
         }  # fmt: skip
 
     def _answer(self, seq: str) -> None:
@@ -79,8 +82,8 @@ class RankPicker(SpectraView):
 
     def _edited(self, edit: dict[str, Any]) -> RankPlan:
         if "budget" in edit:
-            side = edit["budget"]
-            return self.planner.budget(side, min(float(edit["fraction"]), self.planner.limit(side)))
+            side, of = edit["budget"], edit.get("of", "parameters")
+            return self.planner.budget(side, min(float(edit["fraction"]), self.planner.limit(side, of)), of)
         if "rank" in edit:
             return self.planner.change(edit["twins"], int(edit["rank"]), edit.get("head"))
         return self.planner.shift(edit["twins"], int(edit["by"]), edit.get("head"))
@@ -125,9 +128,19 @@ class RankPicker(SpectraView):
         p = self.planner
         lines = {str(twin): p.sensitivity.line(twin) for twin in p.sensitivity.curves} if p.sensitivity else {}
         curves = {name: {"x": x.tolist(), "y": y.tolist(), "slope": slope} for name, (x, y, slope) in lines.items()}
-        before = {key: getattr(p.before, key) for key in (*SIDES, "audio", "token")}
-        queues = b"".join(p.order(side).astype(np.uint16).tobytes() for side in SIDES)
-        return {"before": before, "bias": p.config.d_model, "curves": curves}, queues
+        shape = Shape.of(p.config)
+        counts = {
+            of: {
+                "whole": {side: prices.total(shape, {}, side) for side in SIDES},
+                "each": [prices.each(shape, twin) for twin in p.spectra.values],
+            }
+            for of, prices in COUNTS.items()
+        }
+        ahead = {
+            "before": {"audio": p.before.audio, "token": p.before.token}, "counts": counts, "bias": p.config.d_model,
+            "tokens": TEXT, "curves": curves,
+        }  # fmt: skip
+        return ahead, b"".join(p.order(side, of).astype(np.uint16).tobytes() for of in COUNTS for side in SIDES)
 
     def _map(self) -> dict[str, Any]:
         """Damage, nats a token, of cutting a share of each twin's components, the weakest first."""

@@ -51,6 +51,7 @@ def random_edit(draw: random.Random) -> dict:
         [
             {
                 "budget": draw.choice(["encoder", "decoder", "model"]),
+                "of": draw.choice(["parameters", "multiply-adds"]),
                 "fraction": draw.choice([0, 0.1, 0.37, 0.6, 0.99]),
             },
             {"twins": pattern, "head": head, "rank": draw.choice([1, 5, 17, 300, 9999])},

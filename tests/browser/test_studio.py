@@ -73,7 +73,7 @@ def test_look_choose_and_try(studio):
 
     rank = page.get_by_role("spinbutton", name="Rank of the chosen twin")
     kept = page.locator(".aw-budget").first.input_value()
-    for field in (rank, page.get_by_role("spinbutton", name="Share of the parameters to remove, percent")):
+    for field in (rank, page.get_by_role("spinbutton", name="Share to remove, percent")):
         field.fill("")
         field.press("Tab")
         assert field.input_value(), "a field that is emptied asks for nothing, and shows what is"
@@ -81,6 +81,20 @@ def test_look_choose_and_try(studio):
     page.get_by_role("button", name="Open", exact=True).click()
     assert page.locator(".aw-cell:visible").count() == 1
     page.get_by_role("button", name="Close", exact=True).click()
+
+    other = page.locator(".aw-cell").nth(30)
+    other.scroll_into_view_if_needed()
+    place = other.bounding_box()
+    other.dblclick()  # the first click chooses it, and moves nothing from under the second
+    assert page.locator(".aw-cell:visible").count() == 1
+    page.get_by_role("button", name="Close", exact=True).click()
+    assert other.bounding_box() == place
+
+    page.get_by_label("of its").select_option("multiply-adds")
+    move_budget(page, 10)
+    assert told(studio, 2).startswith("{} ")
+    page.get_by_role("button", name="Undo").click()
+    page.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=30_000)
 
     page.get_by_role("button", name="Only compress and score").click()
     wait_idle(page)
