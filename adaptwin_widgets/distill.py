@@ -23,6 +23,7 @@ from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.observe import corpus_weights, frame_weights, teacher_tokens
 from adaptwin_widgets.precision import fused_attention, resolve_dtype
 from adaptwin_widgets.samples import Order, Sample, Samples, Written, held_out_of
+from adaptwin_widgets.shortened import Short, Shortened
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.transcribe import detect_language
 from adaptwin_widgets.vocabulary import Shared
@@ -129,16 +130,19 @@ class Distance:
     def __init__(self, teacher: Whisper, dtype: torch.dtype):
         self.teacher, self.dtype = in_float32(teacher), dtype
         self.variance: list[Tensor] = []
+        self.short = Short(dtype)
         self.forget()
 
-    def fast(self) -> contextlib.AbstractContextManager:
+    def fast(self, short: bool = False) -> contextlib.AbstractContextManager:
         """Matrix products in the machine's fast number format, attention as it is fast there; parameters stay in
-        float32."""
+        float32. short: matrices that do not change are turned into that format once (`shortened.Shortened`)."""
         found = contextlib.ExitStack()
         if self.dtype != torch.float32:
             found.enter_context(torch.autocast(self.teacher.device.type, dtype=self.dtype))
             if not fused_attention(self.teacher.device, self.dtype):
                 found.enter_context(InBlocks())
+            if short and self.teacher.device.type == "cpu":
+                found.enter_context(Shortened(self.short))
         return found
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
@@ -212,7 +216,7 @@ class Distance:
         """(layers, encoder, decoder) distances, each a scalar with gradients. words: what the vocabularies share,
         where the small model's is cut; the distributions are then those over its tokens."""
         targets = [t.float() for t in self.targets(batch)]
-        with self.fast():
+        with self.fast(short=True):
             states = self.states(network, batch.features)
             decoder = network.model.decoder(
                 input_ids=batch.ids if words is None else words.nearest[batch.ids],

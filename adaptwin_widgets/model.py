@@ -57,17 +57,34 @@ class TwinWhisperConfig(WhisperConfig):
         return (self.ranks or {}).get(key) or [full_rank(self, twin)] * heads_of(self, twin)
 
 
-def _slots(ranks: list[int], groups: list[Group]) -> Tensor:
-    """For every padded slot, the row of the ragged weight it shows; the row past the end stands for zero."""
-    starts = torch.tensor([0, *ranks]).cumsum(0)
-    zero = int(starts[-1])
-    slots = []
+class _Spread(torch.autograd.Function):
+    """The rows of a ragged weight (columns where dim is 1) at their places in a padded one of so many, zeros between.
+
+    Every row has one place, so its gradient is what is found there; indexing would have to add up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, ragged: Tensor, places: Tensor, size: int, dim: int) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.dim = dim
+        shape = [*ragged.shape]
+        shape[dim] = size
+        return ragged.new_zeros(shape).index_copy_(dim, places, ragged)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (places,) = ctx.saved_tensors
+        return gradient.index_select(ctx.dim, places), None, None, None
+
+
+def _places(ranks: list[int], groups: list[Group]) -> tuple[Tensor, int]:
+    """Where each row of the ragged weight is in the padded one, and how many rows that has."""
+    starts, size = {}, 0
     for group in groups:
         for head in group.heads:
-            own = torch.full((group.dim,), zero)
-            own[: ranks[head]] = torch.arange(ranks[head]) + starts[head]
-            slots.append(own)
-    return torch.cat(slots)
+            starts[head] = size
+            size += group.dim
+    return torch.cat([torch.arange(starts[head], starts[head] + rank) for head, rank in enumerate(ranks)]), size
 
 
 class TwinAttention(WhisperAttention):
@@ -95,15 +112,17 @@ class TwinAttention(WhisperAttention):
 
     def _padded(self, key_groups: list[Group], value_groups: list[Group]) -> tuple[Tensor, ...]:
         """The five weights with zero rows where heads are smaller than their group."""
-        device = self.q_proj.weight.device
-        keys = _slots(self.query_key, key_groups).to(device)
-        values = _slots(self.value_output, value_groups).to(device)
+        keys, values = _places(self.query_key, key_groups), _places(self.value_output, value_groups)
+
+        def spread(weight: Tensor, places: tuple[Tensor, int], dim: int = 0) -> Tensor:
+            return _Spread.apply(weight, places[0].to(weight.device), places[1], dim)
+
         return (
-            F.pad(self.q_proj.weight, (0, 0, 0, 1))[keys],
-            F.pad(self.q_proj.bias, (0, 1))[keys],
-            F.pad(self.k_proj.weight, (0, 0, 0, 1))[keys],
-            F.pad(self.v_proj.weight, (0, 0, 0, 1))[values],
-            F.pad(self.out_proj.weight, (0, 1))[:, values],
+            spread(self.q_proj.weight, keys),
+            spread(self.q_proj.bias, keys),
+            spread(self.k_proj.weight, keys),
+            spread(self.v_proj.weight, values),
+            spread(self.out_proj.weight, values, 1),
         )
 
     def _weights(self) -> tuple[Tensor, ...]:

@@ -86,7 +86,11 @@ def test_padding_and_grouping_equal_a_loop_over_heads(whisper, inputs):
                 v.split(attention.value_output, -1), strict=True)  # fmt: skip
     mixed = [(qh @ kh.mT * attention.scaling).softmax(-1) @ vh for qh, kh, vh in heads]
     expected = attention.out_proj(torch.cat(mixed, -1))
-    torch.testing.assert_close(attention(x)[0], expected, atol=1e-5, rtol=0)
+    found = attention(x)[0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    weights = list(attention.parameters())
+    for ours, theirs in zip(*(torch.autograd.grad(y.square().sum(), weights) for y in (found, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     packed = attention.packed()
     assert packed.q_weight.shape == (2 * packed.key_dim, 128) and packed.scale == 64**-0.5
 
