@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from adaptwin_widgets.anatomy import encoder_input
 from adaptwin_widgets.blocks import InBlocks
+from adaptwin_widgets.divergence import Divergence
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Job
@@ -231,12 +232,7 @@ class Distance:
                     theirs = theirs[:, words.kept]
                 theirs = endless(theirs, chosen, network.config.eos_token_id)
         errors = [_off(s, t, v, batch.frames) for s, t, v in zip(states, targets, self.variance, strict=True)]
-        divergence = F.kl_div(
-            ours.float().log_softmax(-1),
-            theirs.float().log_softmax(-1),
-            log_target=True,
-            reduction="batchmean",
-        )
+        divergence = Divergence.apply(ours, theirs)
         of_frames, of_tokens = batch.share
         return of_frames * torch.stack(errors[:-1]).mean(), of_frames * errors[-1], of_tokens * divergence
 
