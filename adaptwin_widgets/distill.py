@@ -37,14 +37,15 @@ NEVER = -1e4  # a logit; minus infinity times a chance of zero would be not-a-nu
 
 @dataclass
 class Batch:
-    """features [B, mel, 3000]; frames [B, 1500] weights; ids, tokens [B, L] decoder inputs and their weights. share: of
-    the frames' weight and of the tokens in the batch that this is a part of."""
+    """features [B, mel, 3000]; frames [B, 1500] weights; ids, tokens [B, L] decoder inputs and their weights; said [B]
+    see `samples.Sample`. share: of the frames' weight and of the tokens in the batch that this is a part of."""
 
     samples: list[Sample]
     features: Tensor
     frames: Tensor
     ids: Tensor
     tokens: Tensor
+    said: Tensor
     share: tuple[float, float] = (1.0, 1.0)
 
     def parts(self) -> list[Batch]:
@@ -53,8 +54,8 @@ class Batch:
         shares = zip(frames.tolist(), tokens.tolist(), strict=True)
         found = []
         for i, (sample, share) in enumerate(zip(self.samples, shares, strict=True)):
-            features, frames, ids, tokens = (t[i : i + 1] for t in (self.features, self.frames, self.ids, self.tokens))
-            found.append(Batch([sample], features, frames, ids, tokens, share))
+            own = (t[i : i + 1] for t in (self.features, self.frames, self.ids, self.tokens, self.said))
+            found.append(Batch([sample], *own, share=share))
         return found
 
 
@@ -62,8 +63,8 @@ class Lessons:
     """Everything tuning needs that does not depend on the model being tuned, so that many tunes can share it.
 
     The speech as windows with the teacher's transcripts, a held-out part of it, and the distance to the teacher.
-    target_weight: the first corpus's share of every epoch. rough: see `samples.Samples`. written: `written` of such
-    lessons made elsewhere, which spares the teacher writing it again.
+    target_weight: the first corpus's share of every epoch. rough, transcripts: see `samples.Samples`. written:
+    `written` of such lessons made elsewhere, which spares the teacher writing it again.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Lessons:
         dtype: str = "auto",
         seed: int = 0,
         rough: float = ROUGH,
+        transcripts: float = 0.0,
         written: Sequence[list[Written | None]] | None = None,
         job: Job | None = None,
     ):
@@ -85,8 +87,9 @@ class Lessons:
             rest, kept = held_out_of(corpus, seed)
             few = max(2, 6 // len(corpora))
             language = detect_language(teacher, rest)
-            training.append(Samples(teacher, rest, language, seed, rough=rough, written=next(known)))
-            held_out.append(Samples(teacher, kept, language, seed, rough=rough, most=few, written=next(known)))
+            how = {"rough": rough, "transcripts": transcripts}
+            training.append(Samples(teacher, rest, language, seed, **how, written=next(known)))
+            held_out.append(Samples(teacher, kept, language, seed, **how, most=few, written=next(known)))
             held_out[-1].write(0, job)
         self.order = Order(training, corpus_weights(corpora, target_weight), batch_size, seed)
         self.distance = Distance(teacher, tuning_dtype(dtype, teacher.device))
@@ -125,7 +128,7 @@ class Distance:
     Three terms, each near one for an untrained model and zero for a perfect one: squared error of every encoder
     layer's output and of the encoder's output, per channel in units of the teacher's variance (a few channels
     carry huge activations), and the KL divergence of the next token's distribution, in nats, of a teacher
-    that does not end its text early.
+    that does not end its text early; in part its cross-entropy with the text where a transcript has put that right.
     """
 
     def __init__(self, teacher: Whisper, dtype: torch.dtype):
@@ -152,7 +155,9 @@ class Distance:
         sounds, zeros = [s.window.samples() for s in samples], [s.zeros for s in samples]
         features = log_mel(sounds, extractor, self.teacher.device, zeros=zeros)
         ids, tokens = teacher_tokens([s.tokens for s in samples], [s.prompt for s in samples], self.teacher)
-        return Batch(list(samples), features, frame_weights([s.window for s in samples], self.teacher), ids, tokens)
+        said = torch.tensor([s.said for s in samples], device=self.teacher.device)
+        frames = frame_weights([s.window for s in samples], self.teacher)
+        return Batch(list(samples), features, frames, ids, tokens, said)
 
     def states(self, network: nn.Module, features: Tensor) -> list[Tensor]:
         """Outputs of every encoder layer [B, 1500, d], and last the encoder's own."""
@@ -232,7 +237,10 @@ class Distance:
                     theirs = theirs[:, words.kept]
                 theirs = endless(theirs, chosen, network.config.eos_token_id)
         errors = [_off(s, t, v, batch.frames) for s, t, v in zip(states, targets, self.variance, strict=True)]
-        divergence = Divergence.apply(ours, theirs)
+        following = F.pad(batch.ids[:, 1:], (0, 1), value=self.teacher.config.eos_token_id)[chosen]
+        labels = following if words is None else words.nearest[following]
+        said = batch.said[:, None].expand_as(batch.ids)[chosen]
+        divergence = Divergence.apply(ours, theirs, labels, said)
         of_frames, of_tokens = batch.share
         return of_frames * torch.stack(errors[:-1]).mean(), of_frames * errors[-1], of_tokens * divergence
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
+from adaptwin_widgets.correction import corrected
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
-from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.speech import Corpus, prompt_key
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.windows import Window, pack, roughened, zero_filled
@@ -32,23 +33,26 @@ Written = list[list[int]]  # the tokens that the teacher wrote of some windows
 
 @dataclass(frozen=True)
 class Sample:
-    """One window, and the transcript the teacher gave it behind a prompt, which tells the language. zeros: what is
-    behind its speech, see `windows.zero_filled`."""
+    """One window, and the text the teacher gave it behind a prompt, which tells the language. zeros: what is behind
+    its speech, see `windows.zero_filled`. said: how much the text counts for itself, beside the teacher's distribution
+    over all words: nothing unless a transcript has put it right."""
 
     window: Window
     tokens: tuple[int, ...]
     prompt: tuple[int, ...]
     zeros: bool = False
+    said: float = 0.0
 
 
 class Samples(Sequence[Sample]):
-    """Every utterance of a corpus in packed windows, and some alone, with the teacher's transcripts.
+    """Every utterance of a corpus in packed windows, and some alone, with what the teacher writes of them.
 
     They are in the order in which they are first learnt from. Where one is asked for, the teacher writes it together
     with its neighbours: the same ones always, for what is usual among them decides which are written again.
 
-    rough: share of the windows under a condition (`windows.roughened`); their transcripts are those of the quiet
-    speech. most: so many windows at most. written: `written` of the same samples made elsewhere.
+    rough: share of the windows under a condition (`windows.roughened`); their texts are those of the quiet speech.
+    transcripts: how much these count where there are any (`Sample.said`), after which the texts are corrected; 0: not
+    at all. most: so many windows at most. written: `written` of the same samples made elsewhere.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Samples(Sequence[Sample]):
         seed: int,
         *,
         rough: float,
+        transcripts: float = 0.0,
         most: int | None = None,
         written: list[Written | None] | None = None,
     ):
@@ -69,6 +74,7 @@ class Samples(Sequence[Sample]):
         generator = torch.Generator().manual_seed(seed)
         alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
         windows = packed + alone
+        self.transcripts = transcripts
         self.teacher, self.language, self.prompt = teacher, language, tuple(teacher.prompt(language))
         self.windows = [windows[i] for i in torch.randperm(len(windows), generator=generator).tolist()]
         self.heard = roughened(self.windows, rough, seed)
@@ -82,9 +88,20 @@ class Samples(Sequence[Sample]):
 
     def __getitem__(self, place: int) -> Sample:  # type: ignore[override]
         if place not in self._known:
-            tokens = self.write(place)[place - self._start(place)]
-            self._known[place] = Sample(self.heard[place], tuple(tokens), self.prompt, self.zeros[place])
+            tokens, said = self._put_right(place, self.write(place)[place - self._start(place)])
+            self._known[place] = Sample(self.heard[place], tuple(tokens), self.prompt, self.zeros[place], said)
         return self._known[place]
+
+    def _put_right(self, place: int, tokens: list[int]) -> tuple[list[int], float]:
+        """The tokens after the transcript of a window, and how much they count for themselves."""
+        window, tokenizer = self.windows[place], self.teacher.processor.tokenizer
+        if not self.transcripts or not all(prompt_key(u.text) for u in window.utterances):
+            return tokens, 0.0
+        heard = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+        right = corrected(heard, window.text, self.language)
+        if right is None or right == heard:
+            return tokens, 0.0 if right is None else self.transcripts
+        return tokenizer(f" {right}", add_special_tokens=False).input_ids, self.transcripts
 
     def ready(self, place: int) -> bool:
         """Whether the teacher has written this window."""

@@ -10,7 +10,8 @@ from adaptwin_widgets.plan import ADAPTWIN
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.windows import ROUGH
 
-LESSONS = ("batch_size", "target_weight", "dtype", "seed", "rough")  # the settings that prepared speech depends on
+# The settings that prepared speech depends on.
+LESSONS = ("batch_size", "target_weight", "dtype", "seed", "rough", "transcripts")
 RATE = 0.04  # 1.0e-4 for tiny, 7.8e-5 for base: as the best does under Adam (Yang et al. 2022, µP)
 
 
@@ -22,7 +23,8 @@ class Settings:
     beginning, in which every layer is tuned alone towards the teacher's (`Distance.local`); lora: rank of a low-rank
     change of every matrix, tuned instead of the matrices (0: the matrices themselves); rough: share of windows heard
     through noise, a telephone or a room (`windows.roughened`); decoder: its learning rate over the encoder's, for it
-    soon forgets the words that the tuned speech does not hold."""
+    soon forgets the words that the tuned speech does not hold; transcripts: how much of what the decoder is to say is
+    their word, where there are any, and not the original's distribution over all words."""
 
     learning_rate: float | None = None
     warmup: int = 10
@@ -36,10 +38,13 @@ class Settings:
     lora: int = 0
     rough: float = ROUGH
     decoder: float = 0.1
+    transcripts: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.target_weight <= 1:
             raise InputError(f"The target's weight is {self.target_weight}; it has to be at least 0 and at most 1.")
+        if not 0 <= self.transcripts <= 1:
+            raise InputError(f"transcripts={self.transcripts} is no share; give a number from 0 to 1.")
         if not 0 <= self.layerwise <= 1:
             raise InputError(f"layerwise={self.layerwise} is no share of a run; give a number from 0 to 1.")
         for name, least in (("warmup", 0), ("batch_size", 1), ("check_every", 1)):

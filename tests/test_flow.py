@@ -14,7 +14,7 @@ from adaptwin_widgets.anatomy import Twin, twins_of
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Cancelled, ensure
 from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
-from adaptwin_widgets.samples import Order, write
+from adaptwin_widgets.samples import Order, Samples, write
 from adaptwin_widgets.sensitivity import cached, fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
 from adaptwin_widgets.threads import workers
@@ -511,6 +511,39 @@ def test_a_text_that_goes_on_is_never_to_end(tiny_en, speech):
         assert chances[-1] > 0.5, "where the text is over, it says so"
         off = -(1 - chances[:-1]).log().sum() / len(chances)
         assert torch.isclose(lessons.distance.terms(tiny_en.model, batch)[2], off, rtol=1e-2, atol=1e-6)
+
+
+def test_a_transcript_puts_right_what_the_teacher_wrote(tiny_en, speech):
+    """What nobody wrote down, and what is of something else, is learnt as the teacher has it."""
+    texts = {"right": None, "longer": "{} indeed", "none": "", "other": "seven grey horses waited outside quietly"}
+    found = {}
+    for name, text in texts.items():
+        clips = [u if text is None else replace(u, text=text.format(u.text)) for u in speech[0][:4]]
+        samples = Samples(tiny_en, aw.Corpus(clips, name), "en", 0, rough=0.0, transcripts=0.3)
+        written = samples.write(0)
+        found[name] = [(s.said, list(s.tokens) == w, s.tokens) for s, w in zip(samples, written, strict=True)]
+    words = {name: tiny_en.processor.tokenizer.batch_decode([s[2] for s in rows]) for name, rows in found.items()}
+    assert {s[0] for s in found["right"]} == {0.3} and all(map(str.strip, words["right"]))
+    assert [text.count("indeed") for text in words["longer"]] == [text.count(".") for text in words["right"]]
+    assert all(said == 0.3 and not same for said, same, _ in found["longer"])
+    for name in ("none", "other"):
+        assert all(said == 0 and same for said, same, _ in found[name]), name
+
+
+def test_the_word_of_a_transcript_counts_as_much_as_is_wished(tiny_en, speech):
+    lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32", transcripts=1.0))
+    batch = lessons.batch(0)
+    assert batch.said.tolist() == [1.0, 1.0]
+    with torch.no_grad():
+        logits = tiny_en.model(input_features=batch.features, decoder_input_ids=batch.ids, use_cache=False).logits
+        own = logits.log_softmax(-1).gather(-1, batch.ids[:, 1:, None])[..., 0]
+        of_text = batch.tokens.bool()[:, :-1] & (torch.arange(own.shape[1]) < batch.tokens.cumsum(1).argmax(1)[:, None])
+        ends = [row[int(w.nonzero().max())] for row, w in zip(logits.log_softmax(-1), batch.tokens, strict=True)]
+        total = own[of_text].sum() + sum(row[tiny_en.config.eos_token_id] for row in ends)
+        found = lessons.distance.terms(tiny_en.model, batch)[2]
+        torch.testing.assert_close(found, -total / batch.tokens.sum(), rtol=1e-3, atol=1e-5)
+        parts = [lessons.distance.terms(tiny_en.model, part)[2] for part in batch.parts()]
+        torch.testing.assert_close(sum(parts), found, rtol=1e-3, atol=1e-5)
 
 
 def test_every_corpus_is_learnt_behind_the_prompt_of_its_language(tiny_en, speech, monkeypatch):
