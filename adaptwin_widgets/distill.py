@@ -1,6 +1,6 @@
 """What tuning learns from: windows of speech, the original's answers to them, and the distance to these.
 
-The original model is the teacher, so no transcript is needed: it writes its own.
+The original model is the teacher, so no transcript is needed: it writes its own, and one that there is puts it right.
 """
 
 from __future__ import annotations

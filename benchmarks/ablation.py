@@ -47,6 +47,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "decoder as fast as the encoder": {"decoder": 1.0},
     "decoder at three tenths of the rate": {"decoder": 0.3},
     "encoder alone": {"decoder": 0.0},
+    "no word of the transcripts": {"transcripts": 0.0},
+    "the transcripts' word alone": {"transcripts": 1.0},
     "target's share 0.8": {"target_weight": 0.8},
     "target's share 0.2": {"target_weight": 0.2},
 }

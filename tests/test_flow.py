@@ -501,7 +501,7 @@ def test_a_turn_of_any_share_takes_every_window_once():
 
 def test_a_text_that_goes_on_is_never_to_end(tiny_en, speech):
     """So the teacher's distance to itself is what it thinks of ending early."""
-    lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32"))
+    lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32", transcripts=0.0))
     sample = next(s for s in lessons.order.corpora[0] if len(s.window.utterances) > 1)
     end = tiny_en.config.eos_token_id
     batch = lessons.distance.batch([sample])
