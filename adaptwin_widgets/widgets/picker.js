@@ -142,7 +142,8 @@ class Editor {
     this.fillTwin();
   }
 
-  headChosen() { this.fillTwin(); }
+  // Another head, or opened or closed.
+  lookedAt() { this.fillTwin(); }
 
   // -- controls ---------------------------------------------------------------------------------------------
 

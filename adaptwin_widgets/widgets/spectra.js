@@ -162,7 +162,7 @@ class Picture extends Curves {
     if (i != null) {
       const twin = this.twins[i];
       this.model.send({ do: "singles", name: twin.name });
-      const press = (h) => () => { this.head = h; this.zoomButtons(); this.draw(); this.editor?.headChosen(twin, h); };
+      const press = (h) => () => { this.head = h; this.zoomButtons(); this.draw(); this.editor?.lookedAt(); };
       this.headsBar.replaceChildren(
         make("button", { onclick: press(null) }, "all heads"),
         ...Array.from({ length: twin.heads }, (_, h) => make("button", { onclick: press(h) }, `${h}`)),
@@ -171,6 +171,7 @@ class Picture extends Curves {
     }
     this.resize();
     this.cells[i ?? this.focus ?? 0].focus({ preventScroll: true });
+    this.editor?.lookedAt(); // where the focus was there already, nobody has told it
   }
 
   zoomButtons() {
