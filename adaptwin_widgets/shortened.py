@@ -47,7 +47,7 @@ class Shortened(TorchFunctionMode):
         self.short = short
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear and self._suits(weight := args[1]):
+        if func is F.linear and len(args) > 1 and self._suits(weight := args[1]):
             args = (args[0], self.short.of(weight), *args[2:])
         return func(*args, **(kwargs or {}))
 
