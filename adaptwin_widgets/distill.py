@@ -10,6 +10,7 @@ import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +55,9 @@ class Batch:
         shares = zip(frames.tolist(), tokens.tolist(), strict=True)
         found = []
         for i, (sample, share) in enumerate(zip(self.samples, shares, strict=True)):
-            own = (t[i : i + 1] for t in (self.features, self.frames, self.ids, self.tokens, self.said))
-            found.append(Batch([sample], *own, share=share))
+            row = slice(i, i + 1)
+            inputs = self.features[row], self.frames[row], self.ids[row], self.tokens[row], self.said[row]
+            found.append(Batch([sample], *inputs, share))
         return found
 
 
@@ -87,7 +89,7 @@ class Lessons:
             rest, kept = held_out_of(corpus, seed)
             few = max(2, 6 // len(corpora))
             language = detect_language(teacher, rest)
-            how = {"rough": rough, "transcripts": transcripts}
+            how: dict[str, Any] = {"rough": rough, "transcripts": transcripts}
             training.append(Samples(teacher, rest, language, seed, **how, written=next(known)))
             held_out.append(Samples(teacher, kept, language, seed, **how, most=few, written=next(known)))
             held_out[-1].write(0, job)
