@@ -79,9 +79,11 @@ def _blocks(
 
 def _in_their_manner(new: list[str], old: list[str], first: bool, plain: bool) -> list[str]:
     """Words of a transcript as the model would have written them in the place of its own."""
+    if not new:
+        return []
     words = [word.lower() for word in new] if plain else list(new)
-    if words and plain and (first or (old and old[0][:1].isupper())):
+    if plain and (first or (old and old[0][:1].isupper())):
         words[0] = words[0][:1].upper() + words[0][1:]
-    if words and old and old[-1][-1] in ENDS and words[-1][-1] not in ENDS:
+    if old and old[-1][-1] in ENDS and words[-1][-1] not in ENDS:
         words[-1] += old[-1][-1]
     return words

@@ -51,6 +51,7 @@ class Planner(HasTraits):
         self.heads = {str(t): heads_of(self.config, t) for t in self.twins}
         self.full = {str(t): full_rank(self.config, t) for t in self.twins}
         self.before = cost(self.config)
+        self._work = MULTIPLY_ADDS.parts(Shape.of(self.config), {})
         self._history, self._at = [RankPlan({}, self.shape, self.source, method="original")], 0
         self.learn(spectra, sensitivity)
 
@@ -249,10 +250,10 @@ class Planner(HasTraits):
         kept = {name: self.energy(name, ranks) for name, ranks in plan.ranks.items()}
         share = 1.0 - sum(1.0 - e for e in kept.values()) / len(self.twins)
         pairs = {k: [getattr(before, k), getattr(after, k)] for k in (*SIDES, "audio", "token")}
-        work = [MULTIPLY_ADDS.parts(Shape.of(self.config), ranks) for ranks in ({}, plan.ranks)]
+        work = MULTIPLY_ADDS.parts(Shape.of(self.config), plan.ranks)
         numbers = {
             **pairs,
-            MULTIPLY_ADDS.name: {side: [parts[side] for parts in work] for side in SIDES},
+            MULTIPLY_ADDS.name: {side: [self._work[side], work[side]] for side in SIDES},
             "bytes": [before.bytes("float16"), after.bytes("float16")],
             "energy": share,
             "damage": self._damage(kept),

@@ -127,9 +127,8 @@ def cut(seen):
     plan = recipe.plan(encoder=0.3, decoder=0.1)
     ranks = {twin: r for twin, r in plan.ranks.items() if twin.startswith(("encoder.2", "cross.1"))}
     small = recipe.compress(aw.RankPlan(ranks, plan.shape))
-    settings = aw.Settings(
-        learning_rate=2e-5, check_every=2, transcripts=0.0
-    )  # five clips are soon learned by heart: look often
+    # Five clips are soon learned by heart: look often.
+    settings = aw.Settings(learning_rate=2e-5, check_every=2, transcripts=0.0)
     options = {"teacher": recipe.model, "speech": recipe.speech, "steps": 8, "threads": 1, "settings": settings}
     return small, options
 

@@ -1,6 +1,7 @@
 """A frozen matrix is turned into 16 bits once, and what is computed with it stays the same to the last bit."""
 
 import gc
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
@@ -19,14 +20,10 @@ def network() -> nn.Sequential:
     return found
 
 
-def learnt(network: nn.Module, *modes) -> list[torch.Tensor]:
+def learnt(network: nn.Module, mode: AbstractContextManager = nullcontext()) -> list[torch.Tensor]:  # noqa: B008
     x = torch.linspace(-1, 1, 32).view(2, 16).requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        if modes:
-            with modes[0]:
-                out = network(x)
-        else:
-            out = network(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16), mode:
+        out = network(x)
     network.zero_grad(set_to_none=True)
     out.float().square().sum().backward()
     return [out, x.grad, *(p.grad for p in network.parameters() if p.requires_grad)]
