@@ -11,7 +11,6 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
     os.environ["GOMP_SPINCOUNT"] = "1000"
 
 from adaptwin_widgets.asterisk import asterisk_speech
-from adaptwin_widgets.attempt import run_study
 from adaptwin_widgets.clock import measure_times
 from adaptwin_widgets.compress import compress
 from adaptwin_widgets.demo import demo_speech
@@ -35,6 +34,7 @@ from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.speed import speed_table
 from adaptwin_widgets.study import Study
+from adaptwin_widgets.sweep import run_study
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.tune import tune
 from adaptwin_widgets.vocabulary import Vocabulary, choose_vocabulary

@@ -274,9 +274,9 @@ def study(
 ) -> None:
     """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""
     from adaptwin_widgets import load
-    from adaptwin_widgets.attempt import run_study
     from adaptwin_widgets.intake import evaluation_speech
     from adaptwin_widgets.pieces import executor_of
+    from adaptwin_widgets.sweep import run_study
 
     try:
         fractions = [float(p) for p in points.split(",")]

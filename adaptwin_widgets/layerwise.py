@@ -19,9 +19,10 @@ from adaptwin_widgets.distill import Lessons
 from adaptwin_widgets.files import write_atomically
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.pieces import Crew, turn, with_threads
+from adaptwin_widgets.run import Run, compressed_layers
 from adaptwin_widgets.settings import Settings, settings_for
 from adaptwin_widgets.speech import Corpus
-from adaptwin_widgets.tune import Run, check_tune, compressed_layers, prepare
+from adaptwin_widgets.tune import check_tune, prepare
 from adaptwin_widgets.whisper import Whisper, load
 
 Tuned = tuple[dict[str, Tensor], dict[str, Any]]  # a layer's parameters, and how it went

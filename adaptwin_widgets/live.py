@@ -9,7 +9,7 @@ from typing import Any
 from adaptwin_widgets.attempt import Attempts, Try
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.plan import RankPlan
-from adaptwin_widgets.tune import TUNING, WRITING, Progress, stored_progress
+from adaptwin_widgets.run import TUNING, WRITING, Progress, stored_progress
 
 EVERY = 0.2  # seconds between two states of a running tune
 CURVES = (("losses", "loss"), ("held_out", "held_out"), ("wer", "wer"))  # and where they are in a run's history

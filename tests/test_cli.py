@@ -13,7 +13,7 @@ import pytest
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import cli
-from adaptwin_widgets.tune import Run
+from adaptwin_widgets.run import Run
 
 
 @pytest.fixture(scope="module")

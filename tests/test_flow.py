@@ -14,11 +14,12 @@ from adaptwin_widgets.anatomy import Twin, twins_of
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Cancelled, ensure
 from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
+from adaptwin_widgets.run import Run, compressed_layers
 from adaptwin_widgets.samples import Order, Samples, write
 from adaptwin_widgets.sensitivity import cached, fingerprint
 from adaptwin_widgets.spectra import diagonal_blocks
 from adaptwin_widgets.threads import workers
-from adaptwin_widgets.tune import Run, compressed_layers, prepare
+from adaptwin_widgets.tune import prepare
 from adaptwin_widgets.whisper import Whisper
 from adaptwin_widgets.windows import Window
 

@@ -20,9 +20,9 @@ SCRIPT = """
 import sys
 import torch
 import adaptwin_widgets as aw
-import adaptwin_widgets.tune
+import adaptwin_widgets.run
 torch.set_num_threads(1)
-adaptwin_widgets.tune.CHECKPOINT_SECONDS = 0.0  # after every step, so that many a kill falls into a save
+adaptwin_widgets.run.CHECKPOINT_SECONDS = 0.0  # after every step, so that many a kill falls into a save
 small, state, output = sys.argv[1:]
 demo = aw.demo_speech()
 speech = [demo["target_train"][:6], demo["general_train"][:6]]

@@ -11,8 +11,9 @@ from adaptwin_widgets.anatomy import STEM, Twin, encoder_input, pair_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.plan import RankPlan, shape_of
+from adaptwin_widgets.run import Run
 from adaptwin_widgets.sensitivity import _Bench, _modules
-from adaptwin_widgets.tune import Run, prepare
+from adaptwin_widgets.tune import prepare
 from adaptwin_widgets.twins import feed_forward
 
 KEPT = 200  # of tiny.en's 384

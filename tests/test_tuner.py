@@ -20,8 +20,8 @@ from adaptwin_widgets.choices import Choices
 from adaptwin_widgets.curves import milestones, thin
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.figures import COLOURS
+from adaptwin_widgets.run import TUNING, WRITING
 from adaptwin_widgets.speech import Corpus, Utterance
-from adaptwin_widgets.tune import TUNING, WRITING
 from adaptwin_widgets.widgets.base import STYLE, View
 from adaptwin_widgets.widgets.jobs import Jobs
 from adaptwin_widgets.widgets.tuner import Tuner

@@ -19,7 +19,7 @@ import adaptwin_widgets as aw
 from adaptwin_widgets.attempt import Try
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan
-from adaptwin_widgets.tune import WRITING
+from adaptwin_widgets.run import WRITING
 from adaptwin_widgets.workbench import Workbench, default_folder
 
 

@@ -10,7 +10,7 @@ import traitlets
 from adaptwin_widgets.choices import Choices
 from adaptwin_widgets.curves import milestones, thin
 from adaptwin_widgets.errors import InputError
-from adaptwin_widgets.tune import WRITING
+from adaptwin_widgets.run import WRITING
 from adaptwin_widgets.widgets.base import View, source
 from adaptwin_widgets.widgets.pace import Throttle, left, spell
 from adaptwin_widgets.worker import Task
