@@ -12,6 +12,7 @@ from linear import Factored, bisect, linears, moments, output_pca, parameters, r
 import adaptwin_widgets as aw
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.model import is_compressed
+from adaptwin_widgets.settings import settings_for
 
 Made = tuple[aw.Whisper, int]
 
@@ -37,14 +38,19 @@ class Peers:
         return {name: whitened_svd(m, self.moments[name]) for name, m in linears(self.model.model).items()}
 
     def tuned(self, small: aw.Whisper, minutes: float) -> aw.Whisper:
-        """The encoder tuned as ours is, or as its own recipe says, on the same speech."""
+        """The encoder tuned as ours is, or as its own recipe says, on the same speech, which each prepares itself."""
+
+        def tune() -> aw.Whisper:
+            settings = settings_for(small, seed=self.recipe.seed)
+            return aw.tune(small, teacher=self.model, speech=self.speech, minutes=minutes, settings=settings)
+
         if is_compressed(small.config):
-            return self.recipe.tune(small, minutes=minutes)
+            return tune()
         # A peer's is an ordinary Whisper with more linears; `tune` looks up in the ranks which layers to tune.
         layers = range(small.config.encoder_layers)
         small.config.ranks = {f"encoder.{i}.feed_forward": [small.config.encoder_ffn_dim] for i in layers}
         small.config.embedding_rank = None
-        result = self.recipe.tune(small, minutes=minutes)
+        result = tune()
         result.config.ranks = None
         return result
 
