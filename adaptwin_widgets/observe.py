@@ -292,6 +292,12 @@ def calibration_windows(corpus: Corpus, windows: int, seed: int = 0) -> list[Win
     return chosen + [Window((corpus[i],)) for i in alone]
 
 
+def single_windows(corpus: Corpus, count: int, seed: int = 0) -> list[Window]:
+    """So many single utterances with their silence, at most."""
+    order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [Window((corpus[i],)) for i in order[:count]]
+
+
 def observe(
     model: Whisper,
     speech: Corpus | Sequence[Corpus],

@@ -241,7 +241,7 @@ class Planner(HasTraits):
         parameters of encoder, decoder and model, bytes in float16, multiply-adds for 30 s of audio and for one token,
         and those of encoder, decoder and model as a budget counts them: [before, after]. energy: share of the twins'
         energy that is kept, the mean over twins. damage: the predicted KL divergence of the decoder's output, nats a
-        token, the sum of what was measured for each twin alone (None where a cut twin was not measured).
+        token (`Sensitivity.total`; None where a cut twin was not measured).
         """
         plan = plan or self.plan
         if self._priced is not None and self._priced[0] is plan:  # several views ask for the same
@@ -280,4 +280,7 @@ class Planner(HasTraits):
         cut = {Twin.parse(name): 1.0 - e for name, e in kept.items() if e < 1.0 - 1e-12}
         if self.sensitivity is None or any(twin not in self.sensitivity.curves for twin in cut):
             return 0.0 if not cut else None
-        return float(sum(self.sensitivity.damage(twin, np.array([tail]))[0] for twin, tail in cut.items()))
+        alone = dict.fromkeys(("encoder", "decoder"), 0.0)
+        for twin, tail in cut.items():
+            alone[twin.side] += float(self.sensitivity.damage(twin, np.array(tail)))
+        return self.sensitivity.total(alone)

@@ -94,7 +94,8 @@ class Recipe:
             found = measure_sensitivity(
                 self.model, self.spectra, self.stats, self.speech, sides=missing, executor=self.crew, job=self.job
             )
-            self._damage = Sensitivity({**self._damage.curves, **found.curves}, found.fingerprint)
+            known = self._damage
+            self._damage = Sensitivity(known.curves | found.curves, found.fingerprint, known.together | found.together)
         return self._damage
 
     @property

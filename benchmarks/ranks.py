@@ -75,11 +75,13 @@ def correlation(
                 (numbers["damage"], 1 - numbers["energy"], 1 - numbers["model"][1] / numbers["model"][0], measured)
             )
         predicted, energy, size, truth = map(list, zip(*rows, strict=True))
+        ratios = np.divide(truth, predicted)
         result[title] = {
             "measured damage": float(spearmanr(predicted, truth).statistic),
             "energy": float(spearmanr(energy, truth).statistic),
             "parameters removed": float(spearmanr(size, truth).statistic),
             "least and largest KL": [min(truth), max(truth)],
+            "measured over predicted: least, median, largest": [float(x) for x in np.quantile(ratios, [0, 0.5, 1])],
         }
     return result
 

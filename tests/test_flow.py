@@ -11,9 +11,11 @@ import torch
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.anatomy import Twin, twins_of
+from adaptwin_widgets.bench import Bench, modules_of
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.jobs import Cancelled, ensure
-from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, teacher_tokens
+from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink, single_windows, teacher_tokens
+from adaptwin_widgets.plan import shape_of
 from adaptwin_widgets.run import Run, compressed_layers
 from adaptwin_widgets.samples import Order, Samples, write
 from adaptwin_widgets.sensitivity import cached, fingerprint
@@ -187,8 +189,12 @@ def test_sensitivity_is_measured_kept_and_used(tiny_en, speech, stats, twins, tm
     assert set(found.curves) == {t for t in twins_of(tiny_en.config) if t.side == "encoder"}
     assert all(0 <= low < high for (_, low), (_, high) in found.curves.values())
     assert all(torch.equal(value, tiny_en.model.state_dict()[name]) for name, value in before.items())
+    (many,) = found.together.values()  # the other side was not asked for
+    alone, measured = zip(*many, strict=True)
+    assert list(found.together) == ["encoder"] and list(alone) == sorted(alone) and list(measured) == sorted(measured)
+    assert alone[0] > 0 and measured[0] > 0
     (file,) = tmp_path.glob("sensitivity-*.json")
-    assert fingerprint(twins) in file.name
+    assert fingerprint(twins) in file.name and aw.Sensitivity.load(file) == found
     watched = aw.Job()
     watched.cancel()  # would stop any measuring at once
     assert measure(job=watched).curves == found.curves
@@ -196,6 +202,15 @@ def test_sensitivity_is_measured_kept_and_used(tiny_en, speech, stats, twins, tm
         measure(job=watched, seed=2)  # on other speech, so another measurement
     by_damage = aw.RankPlan.for_budget(twins, encoder=0.3, sensitivity=found)
     assert by_damage.ranks != aw.RankPlan.for_budget(twins, encoder=0.3).ranks
+
+
+def test_a_plan_of_one_twin_does_what_its_cut_alone_does(tiny_en, speech, stats, twins):
+    twin, ranks = Twin("encoder", 1, "query_key"), {"encoder.1.query_key": [6, 4, 20, 7, 9, 3]}
+    plan = aw.RankPlan(ranks, shape_of(tiny_en.config), tiny_en.source)
+    with torch.no_grad():
+        bench = Bench(tiny_en, [single_windows(speech[0], 2)], 2, aw.Job())
+        alone = bench.damage(twin, modules_of(tiny_en.model, twins, stats, twin, ranks))
+        assert alone > 1e-4 and bench.damage_of(plan, twins, stats) == pytest.approx(alone, rel=1e-3)
 
 
 def test_a_side_that_was_interrupted_is_measured_to_its_end(tiny_en, speech, stats, twins, monkeypatch):

@@ -115,7 +115,7 @@ def test_sensitivity_on_threads_equals_the_plain_one(seen, tiny_en, tmp_path):
     plain = measure("plain")
     with ThreadPoolExecutor(2) as pool:
         other = measure("threads", executor=pool)
-    assert plain == other and list(plain.curves) == list(other.curves)
+    assert plain == other and list(plain.curves) == list(other.curves) and set(plain.together) == {"encoder", "decoder"}
     assert all(plain.curves[twin] != [(0.5, 0.25)] for twin in left) and len(plain.curves) == len(known) + 3
     assert aw.Sensitivity.load(cached(tmp_path / "threads", mark, (0.5,), 1)) == other
 

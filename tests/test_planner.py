@@ -193,6 +193,9 @@ def test_damage_is_said_only_where_it_was_measured(planner, spectra):
     assert planner.measured(["encoder"]) and not planner.measured()
     both = planner.change("cross.0.query_key", 4)
     assert planner.numbers(both)["damage"] is None
+    curves = planner.sensitivity.curves
+    planner.learn(sensitivity=Sensitivity(curves, together={"encoder": [(0.01, 0.03), (0.1, 0.3), (20.0, 60.0)]}))
+    assert planner.numbers(cut)["damage"] == pytest.approx(30 * lost, rel=1e-6)  # what all cuts do at once
     assert planner.damage_at("encoder.0.query_key", [0.5, 0.9]) == sorted(
         planner.damage_at("encoder.0.query_key", [0.5, 0.9])
     )

@@ -8,11 +8,12 @@ import adaptwin_widgets as aw
 from adaptwin_widgets import figures
 from adaptwin_widgets.allocate import uniform
 from adaptwin_widgets.anatomy import STEM, Twin, encoder_input, pair_of
+from adaptwin_widgets.bench import Bench, modules_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.features import log_mel
+from adaptwin_widgets.observe import calibration_windows
 from adaptwin_widgets.plan import RankPlan, shape_of
 from adaptwin_widgets.run import Run
-from adaptwin_widgets.sensitivity import _Bench, _modules
 from adaptwin_widgets.tune import prepare
 from adaptwin_widgets.twins import feed_forward
 
@@ -111,10 +112,10 @@ def test_what_is_counted_is_what_is_there(tiny_en, small, tmp_path):
 
 def test_its_damage_is_what_the_decoder_then_says(tiny_en, speech, stats, twins):
     with torch.no_grad():
-        bench = _Bench(tiny_en, speech, 2, 2, 1, aw.Job())
+        bench = Bench(tiny_en, [calibration_windows(corpus, 1, 1) for corpus in speech], 2, aw.Job())
         ranks = [{str(STEM): [kept]} for kept in (384, 200, 60)]
         whole, half, little = (
-            bench.damage(STEM, _modules(tiny_en.model, twins, stats, STEM, kept)) for kept in ranks
+            bench.damage(STEM, modules_of(tiny_en.model, twins, stats, STEM, kept)) for kept in ranks
         )  # fmt: skip
         direct = bench._encode(encoder_input(tiny_en.model, bench.features[0]), 0)
     torch.testing.assert_close(direct, bench.encoded[0])  # its own modules are back

@@ -6,7 +6,7 @@ class Ahead {
   constructor(picture) { this.picture = picture; }
 
   // The original's multiply-adds; what budgets count: of a part, and of a rank of each twin; the parameters of a
-  // value's bias; damage by twin; and the queues.
+  // value's bias; damage by twin, and of all cuts of a side by their sum; and the queues.
   read({ before, counts, bias, curves }, view) {
     Object.assign(this, { before, counts, bias, curves });
     const all = new Uint16Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
@@ -94,12 +94,17 @@ class Ahead {
   // As `Planner.numbers`: [before, after] of each cost, energy kept, predicted damage.
   numbers(plan) {
     const after = this.cost(plan), { twins } = this.picture;
-    let lost = 0, damage = 0;
+    let lost = 0, known = true;
+    const alone = { encoder: 0, decoder: 0 };
     for (const i of plan.cut) {
       const tail = this.tail(twins[i], plan.ranks), curve = this.curves[twins[i].name];
       lost += tail;
-      if (tail > 1e-12) damage = damage == null || !curve ? null : damage + this.damage(curve, tail);
+      if (tail <= 1e-12) continue;
+      if (curve) alone[this.side(twins[i])] += this.damage(curve, tail);
+      else known = false;
     }
+    const together = ([side, sum]) => (sum && this.curves[side] ? this.damage(this.curves[side], sum) : sum);
+    const damage = known ? Object.entries(alone).map(together).reduce((a, b) => a + b) : null;
     const pairs = (old, now) => Object.fromEntries(Object.keys(old).map((key) => [key, [old[key], now[key]]]));
     const [sides, work] = ["parameters", "multiply-adds"].map((of) => pairs(this.counts[of].whole, after[of]));
     const bytes = sides.model.map((n) => 2 * n), energy = 1 - lost / twins.length;
@@ -148,8 +153,8 @@ class Ahead {
     return { sums, total: total || 1 };
   }
 
-  damage({ x, y, slope }, tail) { // logarithms of share and damage, as measured
-    const at = Math.log(Math.max(tail, 1e-12)), last = x.length - 1;
+  damage({ x, y, slope }, cut) { // logarithms of what is cut and of the damage, as measured
+    const at = Math.log(Math.max(cut, 1e-12)), last = x.length - 1;
     if (at <= x[0]) return Math.exp(y[0] + at - x[0]);
     if (at >= x[last]) return Math.exp(y[last] + slope * (at - x[last]));
     const k = x.findIndex((v) => v > at);

@@ -127,6 +127,7 @@ class RankPicker(SpectraView):
         """What the page needs to look ahead: see ahead.js."""
         p = self.planner
         lines = {str(twin): p.sensitivity.line(twin) for twin in p.sensitivity.curves} if p.sensitivity else {}
+        lines |= p.sensitivity.lines_together if p.sensitivity else {}  # "encoder" and "decoder" name no twin
         curves = {name: {"x": x.tolist(), "y": y.tolist(), "slope": slope} for name, (x, y, slope) in lines.items()}
         shape = Shape.of(p.config)
         counts = {

@@ -67,7 +67,8 @@ def test_the_page_reckons_as_the_kernel_does(browser, measured):
     sensitivity = None
     if measured:
         points = [(0.02, 0.01), (0.1, 0.2), (0.5, 0.9)]
-        sensitivity = Sensitivity({t: [(a, b * rng.uniform(0.5, 2)) for a, b in points] for t in twins_of(CONFIG)})
+        curves = {t: [(a, b * rng.uniform(0.5, 2)) for a, b in points] for t in twins_of(CONFIG)}
+        sensitivity = Sensitivity(curves, together={"encoder": [(0.05, 0.1), (0.5, 2.0), (4.0, 9.0)]})
     picker = RankPicker(Planner(Spectra(CONFIG, "small", values, values, {}), sensitivity))
     planner, edits, plans = picker.planner, [], []
     for number in range(120):
