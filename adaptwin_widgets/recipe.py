@@ -85,15 +85,18 @@ class Recipe:
     def spectra(self) -> Spectra:
         return spectra(self.model, self.stats, job=self.job)
 
-    def sensitivity(self, sides: Sequence[str] = ("encoder", "decoder")) -> Sensitivity | None:
-        """Measured damage of the twins of these sides; None where energies are to decide."""
+    def sensitivity(self, sides: Sequence[str] = ("encoder", "decoder"), together: bool = True) -> Sensitivity | None:
+        """Measured damage of the twins of these sides, and of many at once, which a plan is chosen without; None where
+        energies are to decide."""
         if self.allocation == "energy" or self.stats is None:
             return None
         unknown = {twin.side for twin in twins_of(self.model.config) if twin not in self._damage.curves}
+        unknown |= set(sides) - set(self._damage.together) if together else set()
         if missing := [side for side in sides if side in unknown]:  # one that was interrupted is known in part
             found = measure_sensitivity(
-                self.model, self.spectra, self.stats, self.speech, sides=missing, executor=self.crew, job=self.job
-            )
+                self.model, self.spectra, self.stats, self.speech, sides=missing, together=together,
+                executor=self.crew, job=self.job,
+            )  # fmt: skip
             known = self._damage
             self._damage = Sensitivity(known.curves | found.curves, found.fingerprint, known.together | found.together)
         return self._damage
@@ -176,7 +179,7 @@ class Recipe:
         if method == "uniform":
             return uniform(self.spectra, **budget)
         sides = [side for side in ("encoder", "decoder") if {side, "model", "tau"} & set(budget)]
-        damage = self.sensitivity(sides) if sides else None
+        damage = self.sensitivity(sides, together=False) if sides else None
         return RankPlan.for_budget(
             self.spectra, sensitivity=damage, even=method == "even", embedding=embedding, vocabulary=words,
             prices=prices, **budget

@@ -149,6 +149,7 @@ def measure_sensitivity(
     speech: Corpus | Sequence[Corpus],
     *,
     sides: Sequence[str] = ("encoder", "decoder"),
+    together: bool = True,
     levels: Sequence[float] = LEVELS,
     windows: int = 6,
     batch_size: int = 3,
@@ -160,11 +161,12 @@ def measure_sensitivity(
     """Cut every twin alone at a few levels, then many at once, and measure what the decoder then says.
 
     The damage is the KL divergence from the original's distribution over the next token, teacher-forced on the
-    original's own transcripts, averaged over tokens, in nats. sides: measure the twins of these only. windows:
-    30 s windows in all, shared among the corpora. cache: a folder that keeps the result (default: the user's cache;
-    None: keep nothing). What is measured already is not measured again. executor: any of `concurrent.futures`, a
-    dask cluster's or a number of processes here, to measure on, a layer at a time; its workers have to see the cache
-    folder (see the page on clusters).
+    original's own transcripts, averaged over tokens, in nats. sides: measure the twins of these only. together: measure
+    what many cuts do at once as well, which predictions need and the choice of ranks does not. windows: 30 s windows in
+    all, shared among the corpora. cache: a folder that keeps the result (default: the user's cache; None: keep
+    nothing). What is measured already is not measured again. executor: any of `concurrent.futures`, a dask cluster's or
+    a number of processes here, to measure on, a layer at a time; its workers have to see the cache folder (see the page
+    on clusters).
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
     >>> sensitivity = aw.measure_sensitivity(model, twins, stats, speech)                         # doctest: +SKIP
@@ -178,7 +180,7 @@ def measure_sensitivity(
     if path is not None and path.is_file():
         result = Sensitivity.load(path)
     missing = [t for t in twins_of(model.config) if t not in result.curves and t.side in sides]
-    apart = [side for side in sides if side not in result.together]
+    apart = [side for side in sides if together and side not in result.together]
     if not missing and not apart:
         return result
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)

@@ -218,7 +218,7 @@ def test_a_side_that_was_interrupted_is_measured_to_its_end(tiny_en, speech, sta
     recipe.stats, recipe.spectra = stats, twins
     known = {t: [(0.1, 1e-3), (0.5, 0.1)] for t in twins_of(tiny_en.config)}
     half = {t: curve for t, curve in known.items() if t.side == "encoder" or t.layer == 0}
-    recipe._damage, asked = aw.Sensitivity(half), []
+    recipe._damage, asked = aw.Sensitivity(half, together={"encoder": [(0.1, 0.2)]}), []
 
     def measure(*_, sides, **__):
         asked.extend(sides)
