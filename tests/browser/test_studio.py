@@ -24,6 +24,9 @@ studio
 """
 SET_SOURCE = """([index, text]) =>
     window.jupyterapp.shell.currentWidget.content.widgets[index].model.sharedModel.setSource(text)"""
+LEARN = """import adaptwin_widgets as aw
+planner = studio.workbench.planner
+planner.learn(sensitivity=aw.Sensitivity({twin: [(0.01, 1e-3), (0.5, 0.1)] for twin in planner.twins}))"""
 ASK = "print(studio.plan.budget, len(studio.study), studio.workbench.current, studio.model.source)"
 
 
@@ -47,7 +50,7 @@ def move_budget(page, presses: int) -> None:
 @pytest.fixture
 def studio(notebook, request: pytest.FixtureRequest):
     """A notebook with the Studio drawn and everything that starts by itself over."""
-    opened = notebook(SETUP, STUDIO.format(folder=f"runs/{request.node.name}"), ASK, ASK, ASK)
+    opened = notebook(SETUP, STUDIO.format(folder=f"runs/{request.node.name}"), ASK, ASK, ASK, LEARN)
     opened.page.wait_for_selector(".aw-cell", timeout=60_000)
     wait_idle(opened.page)
     return opened
@@ -95,6 +98,12 @@ def test_look_choose_and_try(studio):
     assert told(studio, 2).startswith("{} ")
     page.get_by_role("button", name="Undo").click()
     page.wait_for_function("() => !document.querySelector('.aw-spectra').dataset.busy", timeout=30_000)
+
+    damage = page.locator(".aw-numbers tr").filter(has_text="Predicted damage")
+    assert "not measured" in damage.inner_text() and page.locator(".aw-meaning").is_hidden()
+    studio.run(5)
+    page.locator(".aw-meaning").wait_for()  # what so many nats are in word errors
+    assert re.search(r"0\.\d+$", damage.inner_text().strip()), damage.inner_text()
 
     page.get_by_role("button", name="Only compress and score").click()
     wait_idle(page)
