@@ -229,6 +229,9 @@ def _tail(spectra: Spectra, twin: Twin, ranks: Sequence[int]) -> float:
     return sum(float((v[r:] ** 2).sum()) for v, r in zip(values, ranks, strict=True)) / float((values**2).sum())
 
 
+Choice = Callable[[Corpus, int, int], list[Window]]  # of a corpus, how many, and a seed
+
+
 @dataclass
 class _Here:
     """Measures in this process. how: levels, and the windows, batch size and seed of the speech."""
@@ -238,28 +241,29 @@ class _Here:
     spectra: Spectra
     stats: Statistics
     how: tuple
-    made: dict[str, Bench] = field(default_factory=dict)
+    benches: dict[Choice, Bench] = field(default_factory=dict)
 
     def curves(self, twins: Sequence[Twin], job: Job) -> Iterator[tuple[Twin, list]]:
         if not twins:
             return
-        levels, windows, batch, seed = self.how
-        share = max(1, windows // len(self.corpora))
-        bench = self._bench(lambda: [calibration_windows(c, share, seed) for c in self.corpora], "windows", batch, job)
+        levels, windows, *_ = self.how
+        bench = self._bench(calibration_windows, windows, job)
         found = ((twin, _curve(bench, self.spectra, self.stats, twin, levels)) for twin in twins)
         yield from job.track(found, len(twins), "Measuring sensitivity")
 
     def damages(self, plans: Sequence[RankPlan], job: Job) -> list[float]:
-        _, _, batch, seed = self.how
-        share = max(1, CLIPS // len(self.corpora))
-        bench = self._bench(lambda: [single_windows(c, share, seed) for c in self.corpora], "clips", batch, job)
+        bench = self._bench(single_windows, CLIPS, job)
         found = (bench.damage_of(plan, self.spectra, self.stats) for plan in plans)
         return list(job.track(found, len(plans), "Measuring many cuts at once"))
 
-    def _bench(self, speech: Callable[[], list[list[Window]]], what: str, batch: int, job: Job) -> Bench:
-        if what not in self.made:
-            self.made[what] = Bench(self.model, speech(), batch, job)
-        return self.made[what]
+    def _bench(self, choose: Choice, count: int, job: Job) -> Bench:
+        """The bench of what this function chooses of the speech; one at a time, for each holds a copy of the model."""
+        if choose not in self.benches:
+            self.benches.clear()
+            *_, batch, seed = self.how
+            share = max(1, count // len(self.corpora))
+            self.benches[choose] = Bench(self.model, [choose(c, share, seed) for c in self.corpora], batch, job)
+        return self.benches[choose]
 
 
 @dataclass
