@@ -43,6 +43,13 @@ def modules_of(
     return {attention_name(twin.part): module.eval()}
 
 
+def _log_probabilities(network: nn.Module, encoded: Tensor, ids: Tensor) -> Tensor:
+    """Of the next token after each, [B, L, V]."""
+    decoder = network.model.decoder
+    hidden = decoder(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
+    return network.proj_out(hidden).float().log_softmax(-1)
+
+
 class Bench:
     """Calibration speech of several corpora, run up to every layer once: a cut costs only the layers after it."""
 
@@ -68,7 +75,7 @@ class Bench:
             for hidden in self.inputs:
                 self.encoded.append(self._encode(hidden, 0))
             for encoded, (ids, _) in zip(self.encoded, self.tokens, strict=True):
-                self.reference.append(self._log_probabilities(encoded, ids))
+                self.reference.append(_log_probabilities(self.network, encoded, ids))
         self.layer, self.first = 0, self.inputs  # `inputs` hold what this encoder layer reads
 
     def _encode(self, hidden: Tensor, start: int) -> Tensor:
@@ -76,11 +83,6 @@ class Bench:
         for layer in encoder.layers[start:]:
             hidden = layer(hidden, None)
         return encoder.layer_norm(hidden)
-
-    def _log_probabilities(self, encoded: Tensor, ids: Tensor) -> Tensor:
-        decoder = self.network.model.decoder
-        hidden = decoder(input_ids=ids, encoder_hidden_states=encoded, use_cache=False).last_hidden_state
-        return self.network.proj_out(hidden).float().log_softmax(-1)
 
     def _advance(self, layer: int) -> None:
         """Move the stored inputs to an encoder layer."""
@@ -106,7 +108,7 @@ class Bench:
         try:
             for name, module in modules.items():
                 setattr(place, name, module)
-            return self._apart(lambda i, ids: self._log_probabilities(self._encoded(i, twin), ids))
+            return self._apart(lambda i, ids: _log_probabilities(self.network, self._encoded(i, twin), ids))
         finally:
             for name, module in saved.items():
                 setattr(place, name, module)
@@ -116,11 +118,8 @@ class Bench:
         """The same with all that a plan cuts, as `compress` makes it."""
         small = compress(self.model, plan, stats, spectra=spectra).model
 
-        def said(i: int, ids: Tensor) -> Tensor:
-            heard = small.model(input_features=self.features[i], decoder_input_ids=ids, use_cache=False)
-            return small.proj_out(heard.last_hidden_state).float().log_softmax(-1)
-
-        return self._apart(said)
+        encoder = small.model.encoder
+        return self._apart(lambda i, ids: _log_probabilities(small, encoder(self.features[i]).last_hidden_state, ids))
 
     def _apart(self, said: Callable[[int, Tensor], Tensor]) -> float:
         """KL divergence, nats a token, of what is said [B, L, V] of every batch from what the original says."""

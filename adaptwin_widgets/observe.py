@@ -288,14 +288,13 @@ def calibration_windows(corpus: Corpus, windows: int, seed: int = 0) -> list[Win
     generator = torch.Generator().manual_seed(seed)
     packed = pack(corpus, seed=seed)
     chosen = [packed[i] for i in torch.randperm(len(packed), generator=generator)[: windows // 2].tolist()]
-    alone = torch.randperm(len(corpus), generator=generator)[: windows - len(chosen)].tolist()
-    return chosen + [Window((corpus[i],)) for i in alone]
+    return chosen + single_windows(corpus, windows - len(chosen), generator)
 
 
-def single_windows(corpus: Corpus, count: int, seed: int = 0) -> list[Window]:
+def single_windows(corpus: Corpus, count: int, seed: int | torch.Generator = 0) -> list[Window]:
     """So many single utterances with their silence, at most."""
-    order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(seed)).tolist()
-    return [Window((corpus[i],)) for i in order[:count]]
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    return [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
 
 
 def observe(

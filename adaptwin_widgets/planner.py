@@ -280,7 +280,4 @@ class Planner(HasTraits):
         cut = {Twin.parse(name): 1.0 - e for name, e in kept.items() if e < 1.0 - 1e-12}
         if self.sensitivity is None or any(twin not in self.sensitivity.curves for twin in cut):
             return 0.0 if not cut else None
-        alone = dict.fromkeys(("encoder", "decoder"), 0.0)
-        for twin, tail in cut.items():
-            alone[twin.side] += float(self.sensitivity.damage(twin, np.array(tail)))
-        return self.sensitivity.total(alone)
+        return self.sensitivity.total(cut)

@@ -17,6 +17,7 @@ import torch
 from adaptwin_widgets.correction import corrected
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
+from adaptwin_widgets.observe import single_windows
 from adaptwin_widgets.speech import Corpus, prompt_key
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.whisper import Whisper
@@ -72,8 +73,7 @@ class Samples(Sequence[Sample]):
             packed = packed[: most - max(1, round(most * ALONE))]
         count = min(len(corpus), max(1, round(len(packed) * ALONE / (1 - ALONE))))
         generator = torch.Generator().manual_seed(seed)
-        alone = [Window((corpus[i],)) for i in torch.randperm(len(corpus), generator=generator)[:count].tolist()]
-        windows = packed + alone
+        windows = packed + single_windows(corpus, count, generator)
         self.transcripts = transcripts
         self.teacher, self.language, self.prompt = teacher, language, tuple(teacher.prompt(language))
         self.windows = [windows[i] for i in torch.randperm(len(windows), generator=generator).tolist()]

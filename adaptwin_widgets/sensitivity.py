@@ -68,15 +68,25 @@ class Sensitivity:
         """
         return _along(self.line(twin), tail)
 
-    def total(self, alone: Mapping[str, float]) -> float:
-        """Predicted KL, nats a token, of all cuts at once. alone: by side, the sum of what each twin's cut does alone,
-        which stands for itself where nothing was measured together.
+    def alone(self, cut: Mapping[Twin, float]) -> dict[str, float]:
+        """By side, the sum of what each twin's cut does alone. cut: the share of energy that each loses."""
+        sums = dict.fromkeys(("encoder", "decoder"), 0.0)
+        for twin, tail in cut.items():
+            sums[twin.side] += float(self.damage(twin, np.array(tail)))
+        return sums
 
-        >>> Sensitivity(together={"encoder": [(0.25, 0.5), (0.5, 2.0)]}).total({"encoder": 0.5, "decoder": 0.5})
+    def total(self, cut: Mapping[Twin, float]) -> float:
+        """Predicted KL, nats a token, of all cuts at once: the sum of what each does alone where nothing was measured
+        together. cut: the share of energy that each twin loses.
+
+        >>> curves = {Twin(side, 0, "query_key"): [(0.5, 0.5)] for side in ("encoder", "decoder")}
+        >>> known = Sensitivity(curves, together={"encoder": [(0.25, 0.5), (0.5, 2.0)]})
+        >>> known.total(dict.fromkeys(curves, 0.5))
         2.5
         """
         lines = self.lines_together
-        return float(sum(_along(lines[s], np.array(v)) if v and s in lines else v for s, v in alone.items()))
+        parts = self.alone(cut).items()
+        return float(sum(_along(lines[s], np.array(v)) if v and s in lines else v for s, v in parts))
 
     def line(self, twin: Twin) -> Line:
         """What was measured for a twin: damage by the share of its energy that is cut."""
@@ -218,8 +228,8 @@ def _plans_together(
     for share in TOGETHER:
         ranks = remove(spectra, line, round(share * len(line.head)))
         plans.append(RankPlan(ranks, shape_of(model.config), model.source))
-        cut = [(twin, _tail(spectra, twin, ranks[str(twin)])) for twin in map(Twin.parse, ranks)]
-        alone.append(float(sum(sensitivity.damage(twin, np.array(tail)) for twin, tail in cut if tail > 0)))
+        cut = {twin: _tail(spectra, twin, ranks[str(twin)]) for twin in map(Twin.parse, ranks)}
+        alone.append(sensitivity.alone({twin: tail for twin, tail in cut.items() if tail > 0})[side])
     return plans, alone
 
 

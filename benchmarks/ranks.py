@@ -3,9 +3,10 @@
     python benchmarks/ranks.py [--json] [--model tiny.en] [--plans 20] [--skip NAME ...]
 
 correlation: random plans (every twin of encoder and decoder loses a random share of its components, around a level that
-is random too, and once with the same number of parameters in all), their damage predicted by the sum of measured
-curves and by the energies alone, against the damage measured on held-out train speech (KL divergence of the next
-token, nats a token): Spearman's rank correlation. sensitivity: seconds for every twin, nothing cached. allocation:
+is random too, and once with the same number of parameters in all), their damage as the planner
+predicts it and by the energies alone, against the damage measured on held-out train speech (KL divergence of the next
+token, nats a token): Spearman's rank correlation, and how far the prediction is off. sensitivity: seconds for every
+twin alone and for many at once, nothing cached. allocation:
 median milliseconds for a new budget, with what a slider has at hand, for the model and for whisper-small's shape.
 spectra: every twin's weight-only values of whisper-small's shape (random weights) beside `torch.linalg.svdvals` of each
 head's d x d product, and the largest difference relative to each head's largest value.

@@ -13,6 +13,7 @@ from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import SIDES, Planner
 from adaptwin_widgets.prices import COUNTS, TEXT
+from adaptwin_widgets.sensitivity import Sensitivity
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.widgets.base import source
 from adaptwin_widgets.widgets.spectra import SCRIPTS, SpectraView
@@ -126,8 +127,8 @@ class RankPicker(SpectraView):
     def _ahead(self) -> tuple[dict[str, Any], bytes]:
         """What the page needs to look ahead: see ahead.js."""
         p = self.planner
-        lines = {str(twin): p.sensitivity.line(twin) for twin in p.sensitivity.curves} if p.sensitivity else {}
-        lines |= p.sensitivity.lines_together if p.sensitivity else {}  # "encoder" and "decoder" name no twin
+        known = p.sensitivity or Sensitivity()
+        lines = {str(t): known.line(t) for t in known.curves} | known.lines_together  # no twin is called "encoder"
         curves = {name: {"x": x.tolist(), "y": y.tolist(), "slope": slope} for name, (x, y, slope) in lines.items()}
         shape = Shape.of(p.config)
         counts = {

@@ -39,19 +39,14 @@ class Peers:
 
     def tuned(self, small: aw.Whisper, minutes: float) -> aw.Whisper:
         """The encoder tuned as ours is, or as its own recipe says, on the same speech, which each prepares itself."""
-
-        def tune() -> aw.Whisper:
-            settings = settings_for(small, seed=self.recipe.seed)
-            return aw.tune(small, teacher=self.model, speech=self.speech, minutes=minutes, settings=settings)
-
-        if is_compressed(small.config):
-            return tune()
-        # A peer's is an ordinary Whisper with more linears; `tune` looks up in the ranks which layers to tune.
-        layers = range(small.config.encoder_layers)
-        small.config.ranks = {f"encoder.{i}.feed_forward": [small.config.encoder_ffn_dim] for i in layers}
-        small.config.embedding_rank = None
-        result = tune()
-        result.config.ranks = None
+        ordinary = not is_compressed(small.config)
+        if ordinary:  # a Whisper with more linears; `tune` looks up in the ranks which layers to tune
+            layers = range(small.config.encoder_layers)
+            small.config.ranks = {f"encoder.{i}.feed_forward": [small.config.encoder_ffn_dim] for i in layers}
+            small.config.embedding_rank = None
+        result = aw.tune(small, teacher=self.model, speech=self.speech, minutes=minutes, settings=settings_for(small))
+        if ordinary:
+            result.config.ranks = None
         return result
 
     def _counted(self, small: aw.Whisper) -> Made:
