@@ -1,13 +1,12 @@
-"""Which components go first: one global sort over every twin of the model."""
+"""Meet a budget: how much of the sorted components goes, and which whole heads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 from transformers import WhisperConfig
 
 from adaptwin_widgets.anatomy import Shape, Twin, heads_of, twins_of
@@ -15,113 +14,12 @@ from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan, matches, shape_of
 from adaptwin_widgets.prices import PARAMETERS, Prices
+from adaptwin_widgets.removal import FLOOR, Queue, queue, remove
 from adaptwin_widgets.spectra import Spectra
 
 if TYPE_CHECKING:
     from adaptwin_widgets.sensitivity import Sensitivity
     from adaptwin_widgets.vocabulary import Vocabulary
-
-FLOOR = 1  # every head keeps a rank, every feed-forward pair a neuron
-HEAD_STEP, NEURON_STEP = 8, 16  # even plans keep multiples of these: what vector units multiply without a remainder
-
-
-class Queue(NamedTuple):
-    """Components in the order in which they go: head [n] (position in `heads`), parameters (or what else is counted)
-    freed so far [n], worth a parameter [n], ascending; stops [n]: whether the queue may be cut behind it. heads:
-    (twin, head) of each position."""
-
-    head: np.ndarray
-    freed: np.ndarray
-    worth: np.ndarray
-    stops: np.ndarray
-    heads: list[tuple[Twin, int]]
-
-
-def queue(
-    spectra: Spectra,
-    sides: Iterable[str],
-    sensitivity: Sensitivity | None = None,
-    locked: Iterable[str] = (),
-    even: bool = False,
-    prices: Prices = PARAMETERS,
-) -> Queue:
-    """Sort every removable component of these sides ("encoder", "decoder") by damage per parameter, or for what else
-    `prices` count.
-
-    The components of one twin, all its heads together, go in the order of their energy; the damage done by then
-    is its share of the twin's energy, or what `sensitivity` measured for that share. Marginal damages are made
-    monotone by their convex hull, so that a threshold always removes a tail and the sort is optimal.
-    even: all heads of an attention layer, in both its twins, go down together, in steps of `HEAD_STEP` ranks, and
-    neurons in steps of `NEURON_STEP`.
-    """
-    sides, locked = set(sides), tuple(locked)
-    head, price, worth, stops = [], [], [], []
-    names: list[tuple[Twin, int]] = []
-    groups: dict[tuple, list[Twin]] = {}  # twins whose components go in one order
-    for twin in spectra.values:
-        if twin.side in sides and not any(matches(str(twin), lock) for lock in locked):
-            kind = "attention" if even and twin.kind != "feed_forward" else twin.kind
-            groups.setdefault((twin.part, twin.layer, kind), []).append(twin)
-    for (_, _, kind), twins in groups.items():
-        going = _level_by_level if kind == "attention" else _weakest_first
-        own, steps, each = going(spectra, twins, sensitivity, prices)
-        block = 1
-        if even:  # what goes together shares its damage by price, so that no threshold falls within it
-            block = HEAD_STEP * (int(own.max()) + 1) if kind == "attention" else NEURON_STEP
-            whole = len(own) // block * block
-            own, each, steps = own[:whole], each[:whole], steps[:whole].reshape(-1, block)
-            shares = each.reshape(-1, block)
-            steps = ((steps.sum(1) / shares.sum(1))[:, None] * shares).ravel()
-        head.append(own + len(names))
-        worth.append(isotonic_regression(steps / each, weights=each).x)  # the hull: a running pooled mean
-        price.append(each)
-        stops.append(np.arange(1, len(own) + 1) % block == 0)
-        names += [(twin, h) for twin in twins for h in range(len(spectra.values[twin]))]
-    if not names:
-        return Queue(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0, bool), [])
-    flat_head, flat_price, flat_worth, flat_stops = map(np.concatenate, (head, price, worth, stops))
-    order = np.argsort(flat_worth, kind="stable")
-    return Queue(flat_head[order], np.cumsum(flat_price[order]), flat_worth[order], flat_stops[order], names)
-
-
-def _weakest_first(
-    spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None, prices: Prices
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One twin's components as they go: the head of each, the damage it adds, its price."""
-    (twin,) = twins
-    energy = spectra.values[twin][:, FLOOR:] ** 2
-    order = np.argsort(energy.ravel(), kind="stable")
-    steps = _damage(spectra, twin, sensitivity, energy.ravel()[order])
-    return order // energy.shape[1], steps, np.full(len(order), prices.each(Shape.of(spectra.config), twin))
-
-
-def _level_by_level(
-    spectra: Spectra, twins: list[Twin], sensitivity: Sensitivity | None, prices: Prices
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same for one attention layer whose heads all go down together: at each level every head loses its weakest
-    component; the level's damage is divided among them."""
-    energies = [spectra.values[twin][:, FLOOR:][:, ::-1] ** 2 for twin in twins]
-    lost = [_damage(spectra, t, sensitivity, e.sum(0)) for t, e in zip(twins, energies, strict=True)]
-    steps = np.sum(lost, axis=0)
-    heads = [len(e) for e in energies]
-    each = np.repeat([prices.each(Shape.of(spectra.config), twin) for twin in twins], heads)
-    levels = len(steps)
-    return np.tile(np.arange(len(each)), levels), np.repeat(steps / len(each), len(each)), np.tile(each, levels)
-
-
-def _damage(spectra: Spectra, twin: Twin, sensitivity: Sensitivity | None, lost: np.ndarray) -> np.ndarray:
-    """The damage that each of these energies adds, lost one after the other."""
-    tail = np.cumsum(lost) / (float((spectra.values[twin] ** 2).sum()) or 1.0)
-    return np.diff(tail if sensitivity is None else sensitivity.damage(twin, tail), prepend=0.0)
-
-
-def remove(spectra: Spectra, line: Queue, count: int) -> dict[str, list[int]]:
-    """The ranks that are left when the first `count` components of the queue are gone."""
-    gone = np.bincount(line.head[:count], minlength=len(line.heads))
-    ranks: dict[str, list[int]] = {}
-    for (twin, _), lost in zip(line.heads, gone.tolist(), strict=True):
-        ranks.setdefault(str(twin), []).append(spectra.values[twin].shape[1] - lost)
-    return ranks
 
 
 def allocate(
@@ -150,10 +48,39 @@ def allocate(
         line = queue(spectra, sides_of(name), sensitivity, locked, even, prices)
         if name == "tau":
             ranks |= remove(spectra, line, int(np.searchsorted(line.worth, value, side="right")))
-        else:
-            ranks |= meet(spectra, line, name, value, bool(locked), saved=saved, prices=prices)
+            continue
+        found = meet(spectra, line, name, value, bool(locked), saved=saved, prices=prices)
+        for fewer in heads_to_go(spectra, sides_of(name), locked) if even else ():
+            line = queue(spectra, sides_of(name), sensitivity, locked, even, prices, fewer)
+            whole, free = _start(spectra, line, name, None, saved, prices)
+            if free > value * whole:
+                break  # they alone are more than was asked for
+            other = meet(spectra, line, name, value, bool(locked), saved=saved, prices=prices)
+            if _harm(spectra, other, sensitivity) >= _harm(spectra, found, sensitivity):
+                break
+            found = other
+        ranks |= found
     method = describe(sensitivity, even, prices, budgets)
     return replace(bare, ranks=ranks, method=method, budget=budgets if prices is PARAMETERS else {})
+
+
+def heads_to_go(spectra: Spectra, sides: Iterable[str], locked: Iterable[str]) -> Iterator[dict[int, list[int]]]:
+    """Which of the encoder's heads may go as a whole, by layer: the one with the weakest values of every layer, then
+    two, and so on. As many everywhere, for there are runtimes that know one number of heads."""
+    twins = [twin for twin in spectra.values if twin.part == "encoder" and twin.kind != "feed_forward"]
+    if "encoder" in sides and twins and not any(matches(str(twin), lock) for twin in twins for lock in locked):
+        energies = {t.layer: (spectra.values[t] ** 2).sum(1) for t in twins if t.kind == "value_output"}
+        order = {layer: np.argsort(energy).tolist() for layer, energy in energies.items()}
+        for count in range(1, min(map(len, order.values()))):
+            yield {layer: heads[:count] for layer, heads in order.items()}
+
+
+def _harm(spectra: Spectra, ranks: Mapping[str, list[int]], sensitivity: Sensitivity | None) -> float:
+    """What these ranks do, as the sort counts it: the sum over twins of the damage, or of the energy lost."""
+    lost = {twin: spectra.lost(twin, ranks) for twin in map(Twin.parse, ranks)}
+    if sensitivity is None:
+        return sum(lost.values())
+    return sum(float(sensitivity.damage(twin, np.array(share))) for twin, share in lost.items())
 
 
 def saved_by_embedding(plan: RankPlan) -> int:

@@ -2,7 +2,8 @@
 
 CTranslate2 reads the dimension of a head and the scale of the queries for every attention layer, so a compressed layer
 is an attention with smaller heads. One dimension serves queries, keys and values of all heads of a layer: ragged
-ranks are padded with zeros to the layer's largest.
+ranks are padded with zeros to the layer's largest. The number of heads is one for all layers: where they have lost
+heads, it is that of the layer with the most.
 """
 
 from __future__ import annotations
@@ -55,8 +56,10 @@ def dimensions(whisper: Whisper) -> dict[str, int]:
 def specification(whisper: Whisper, specs: Any) -> Any:
     """The model as CTranslate2's own description of a Whisper."""
     network, config = whisper.model.model, whisper.config
+    # The decoder keeps all heads, for some follow the audio and are named by their numbers.
+    heads = max(1, *(len(packed_attention(layer.self_attn).left) for layer in network.encoder.layers))
     spec = specs.whisper_spec.WhisperSpec(
-        config.encoder_layers, config.encoder_attention_heads, config.decoder_layers, config.decoder_attention_heads
+        config.encoder_layers, heads, config.decoder_layers, config.decoder_attention_heads
     )
     for theirs, ours in ((spec.encoder.conv1, network.encoder.conv1), (spec.encoder.conv2, network.encoder.conv2)):
         theirs.weight, theirs.bias = _array(ours.weight), _array(ours.bias)
@@ -64,10 +67,11 @@ def specification(whisper: Whisper, specs: Any) -> Any:
         theirs.position_encodings.encodings = _array(ours.embed_positions.weight)
         _norm(theirs.layer_norm, ours.layer_norm)
         for their_layer, our_layer in zip(theirs.layer, ours.layers, strict=True):
-            their_layer.self_attention = _attention(our_layer.self_attn, our_layer.self_attn_layer_norm, specs, True)
+            norm, number = our_layer.self_attn_layer_norm, int(theirs.num_heads)
+            their_layer.self_attention = _attention(our_layer.self_attn, norm, specs, True, number)
             if hasattr(our_layer, "encoder_attn"):
                 norm = our_layer.encoder_attn_layer_norm
-                their_layer.attention = _attention(our_layer.encoder_attn, norm, specs, False)
+                their_layer.attention = _attention(our_layer.encoder_attn, norm, specs, False, number)
             _norm(their_layer.ffn.layer_norm, our_layer.final_layer_norm)
             _linear(their_layer.ffn.linear_0, our_layer.fc1.weight, our_layer.fc1.bias)
             _linear(their_layer.ffn.linear_1, our_layer.fc2.weight, our_layer.fc2.bias)
@@ -78,11 +82,13 @@ def specification(whisper: Whisper, specs: Any) -> Any:
     return spec
 
 
-def _attention(layer: nn.Module, norm: nn.Module, specs: Any, own: bool) -> Any:
-    """One attention layer with heads as large as its largest rank, and the scale of the original."""
+def _attention(layer: nn.Module, norm: nn.Module, specs: Any, own: bool, number: int) -> Any:
+    """One attention layer: so many of its heads, those that are left first, each as large as the layer's largest
+    rank, and the scale of the original."""
     packed = packed_attention(layer)
     dim = max(packed.key_dim, packed.value_dim)
-    packed = packed.padded(dim)
+    gone = sorted(set(range(packed.heads)) - set(packed.left))
+    packed = packed.pick(sorted([*packed.left, *gone][:number]), dim, dim)
     spec = specs.attention_spec.MultiHeadAttentionSpec(self_attention=own, head_dim=dim)
     spec.queries_scale = np.dtype("float32").type(packed.scale)
     _norm(spec.layer_norm, norm)

@@ -84,7 +84,8 @@ def _places(ranks: list[int], groups: list[Group]) -> tuple[Tensor, int]:
         for head in group.heads:
             starts[head] = size
             size += group.dim
-    return torch.cat([torch.arange(starts[head], starts[head] + rank) for head, rank in enumerate(ranks)]), size
+    rows = [torch.arange(starts[head], starts[head] + rank) for head, rank in enumerate(ranks) if rank]
+    return torch.cat([torch.arange(0), *rows]), size
 
 
 class TwinAttention(WhisperAttention):
@@ -92,7 +93,8 @@ class TwinAttention(WhisperAttention):
 
     The weights are stored ragged, head after head, so that every parameter is one that is used. For a forward
     pass heads of similar size share one kernel call, padded with zeros, so there is no loop over heads.
-    query_key, value_output: the ranks, one a head. The scale stays the original ``64 ** -0.5``.
+    query_key, value_output: the ranks, one a head; where both are 0 the head is gone, and takes no time. The scale
+    stays the original ``64 ** -0.5``.
     """
 
     def __init__(self, like: WhisperAttention, query_key: list[int], value_output: list[int]):
@@ -196,8 +198,10 @@ class TwinAttention(WhisperAttention):
         output = F.linear(torch.cat(mixed, -1), out_weight, self.out_proj.bias)
         if weights[0] is None:
             return output, None
-        order = torch.tensor([h for group in self.groups for h in group.heads], device=output.device).argsort()
-        return output, torch.cat(weights, 1)[:, order]
+        every = torch.cat(weights, 1)
+        found = every.new_zeros(len(every), self.num_heads, *every.shape[2:])  # a head that is gone looks nowhere
+        found[:, [h for group in self.groups for h in group.heads]] = every
+        return output, found
 
 
 def is_compressed(config: WhisperConfig) -> bool:

@@ -123,10 +123,11 @@ def decoder(whisper: Whisper, graph: Graph, past: bool) -> Graph:
 
 
 class Attention:
-    """One attention layer; heads are padded to the layer's largest rank, keys and values each for themselves."""
+    """One attention layer; the heads that are left are padded to the largest rank, of keys and of values."""
 
     def __init__(self, graph: Graph, layer: nn.Module, name: str):
-        self.graph, self.name, self.packed = graph, name, packed_attention(layer)
+        self.graph, self.name, packed = graph, name, packed_attention(layer)
+        self.packed = packed.pick(packed.left or [0], packed.key_dim, packed.value_dim)
 
     def key(self, x: str) -> str:
         """[B, heads, T, Dk] of x [B, T, d]."""

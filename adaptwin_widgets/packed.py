@@ -26,10 +26,13 @@ class Group(NamedTuple):
 def group_heads(sizes: list[int], cost: int = GROUP_COST, grain: int = GRAIN) -> list[Group]:
     """Split heads into groups of similar size so that padding plus the price of the calls is least.
 
-    >>> group_heads([8, 64, 8, 8, 60, 64])
-    [Group(heads=[0, 2, 3], dim=8), Group(heads=[4, 1, 5], dim=64)]
+    Heads of size 0 are gone and in no group, unless all are: something has to answer for the layer.
+
+    >>> group_heads([8, 64, 0, 8, 8, 60, 64])
+    [Group(heads=[0, 3, 4], dim=8), Group(heads=[5, 1, 6], dim=64)]
     """
-    order = sorted(range(len(sizes)), key=lambda h: sizes[h])
+    left = [h for h, size in enumerate(sizes) if size] or range(len(sizes))
+    order = sorted(left, key=lambda h: sizes[h])
     padded = [max(grain, -(-sizes[h] // grain) * grain) for h in order]
     best: list[tuple[float, list[Group]]] = [(0.0, [])]
     for end in range(1, len(order) + 1):
@@ -96,6 +99,11 @@ class PackedAttention:
             if tensor is not None and tuple(tensor.shape) != shape:
                 raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {shape}")
 
+    @property
+    def left(self) -> list[int]:
+        """The heads that are left: where no value gets through, nobody hears what a head attends to."""
+        return [h for h, (_, value) in enumerate(self.ranks) if value] if self.ranks else list(range(self.heads))
+
     def pick(self, heads: list[int], key_dim: int, value_dim: int) -> PackedAttention:
         """Some of the heads alone, cut to dimensions that hold all they use or padded with zeros to larger ones;
         outputs of all picks add up, with one output bias."""
@@ -125,14 +133,15 @@ class PackedAttention:
         """
         if not self.ranks:
             return [self]
+        left = self.left or [0]
         if fused:
-            sizes = [max(pair) for pair in self.ranks]
+            sizes = [max(pair) if h in left else 0 for h, pair in enumerate(self.ranks)]
             return [
                 self.pick(heads, min(dim, self.key_dim), min(dim, self.value_dim)) for heads, dim in group_heads(sizes)
             ]
         alike: dict[tuple[int, int], list[int]] = {}
-        for head, pair in enumerate(self.ranks):
-            key, value = (max(GRAIN, -(-rank // GRAIN) * GRAIN) for rank in pair)
+        for head in left:
+            key, value = (max(GRAIN, -(-rank // GRAIN) * GRAIN) for rank in self.ranks[head])
             alike.setdefault((min(key, self.key_dim), min(value, self.value_dim)), []).append(head)
         return [self.pick(heads, key, value) for (key, value), heads in alike.items()]
 

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 from traitlets import HasTraits, Int
 
-from adaptwin_widgets.allocate import Queue, describe, limit, meet, queue, require_whole, saved_by_embedding, sides_of
+from adaptwin_widgets.allocate import describe, limit, meet, require_whole, saved_by_embedding, sides_of
 from adaptwin_widgets.anatomy import Shape, Twin, full_rank, heads_of, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan, matches, shape_of
 from adaptwin_widgets.prices import COUNTS, MULTIPLY_ADDS, PARAMETERS, Prices
+from adaptwin_widgets.removal import Queue, queue
 from adaptwin_widgets.sensitivity import Sensitivity
-from adaptwin_widgets.spectra import Spectra
+from adaptwin_widgets.spectra import Spectra, missed
 
 HISTORY = 200  # steps that can be undone
 SIDES = ("encoder", "decoder", "model")
@@ -142,15 +143,15 @@ class Planner(HasTraits):
 
     def change(self, pattern: str, rank: int, head: int | None = None) -> RankPlan:
         """The plan with these twins (or one head of them) at a rank; ranks beyond the possible are cut to it."""
-        return self._edited(pattern, head, lambda old, full: rank)
+        return self._edited(pattern, head, lambda old, full: max(1, rank))
 
     def shift(self, pattern: str, by: int, head: int | None = None) -> RankPlan:
-        """The plan with every rank of these twins moved by so many."""
-        return self._edited(pattern, head, lambda old, full: old + by)
+        """The plan with every rank of these twins moved by so many; heads that are gone stay gone."""
+        return self._edited(pattern, head, lambda old, full: old and max(1, old + by))
 
     def scale(self, pattern: str, share: float) -> RankPlan:
         """The plan with these twins at a share of their full ranks."""
-        return self._edited(pattern, None, lambda old, full: round(share * full))
+        return self._edited(pattern, None, lambda old, full: max(1, round(share * full)))
 
     def _edited(self, pattern: str, head: int | None, new: Any) -> RankPlan:
         names = self.matching(pattern)
@@ -162,9 +163,7 @@ class Planner(HasTraits):
             full, old = self.full[name], self.ranks(name)
             if head is not None and not 0 <= head < len(old):
                 raise InputError(f"{name} has no head {head}; its heads are 0 to {len(old) - 1}.")
-            moved = [
-                min(max(int(new(r, full)), 1), full) if head in (None, h) else r for h, r in enumerate(old)
-            ]  # fmt: skip
+            moved = [min(int(new(r, full)), full) if head in (None, h) else r for h, r in enumerate(old)]
             if moved == [full] * len(moved):
                 ranks.pop(name, None)  # what keeps everything is left as it is
             else:
@@ -247,7 +246,7 @@ class Planner(HasTraits):
         if self._priced is not None and self._priced[0] is plan:  # several views ask for the same
             return self._priced[1]
         after, before = plan.after, self.before
-        kept = {name: self.energy(name, ranks) for name, ranks in plan.ranks.items()}
+        kept = {n: self.energy(n, missed(Twin.parse(n), plan.ranks, self.full[n])) for n in plan.ranks}
         share = 1.0 - sum(1.0 - e for e in kept.values()) / len(self.twins)
         pairs = {k: [getattr(before, k), getattr(after, k)] for k in (*SIDES, "audio", "token")}
         work = MULTIPLY_ADDS.parts(Shape.of(self.config), plan.ranks)

@@ -76,13 +76,15 @@ class Times:
     """Milliseconds for 30 s of audio and `TEXT` tokens, as `measure_times` found them.
 
     runtime, dtype: where. rank_ms: by the part and kind of a twin, of one rank of one head; whole_ms: of "encoder" and
-    "decoder" in the original.
+    "decoder" in the original. head_ms: what a head of the encoder that goes as a whole saves beyond its ranks, the
+    softmax over its scores above all.
     """
 
     runtime: str
     dtype: str
     rank_ms: Mapping[str, float]
     whole_ms: Mapping[str, float]
+    head_ms: float = 0.0
 
     @property
     def name(self) -> str:
@@ -98,6 +100,8 @@ class Times:
             if twin.side in sides and str(twin) in ranks:
                 gone = full_rank(config, twin) * heads_of(config, twin) - sum(ranks[str(twin)])
                 whole -= gone * self.each(config, twin)
+                if twin.part == "encoder" and twin.kind == "value_output":
+                    whole -= ranks[str(twin)].count(0) * self.head_ms
         return whole
 
 

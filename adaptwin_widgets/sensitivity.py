@@ -22,7 +22,6 @@ import numpy as np
 import platformdirs
 import torch
 
-from adaptwin_widgets.allocate import queue, remove
 from adaptwin_widgets.anatomy import Twin, twins_of
 from adaptwin_widgets.bench import Bench, modules_of
 from adaptwin_widgets.errors import InputError
@@ -33,6 +32,7 @@ from adaptwin_widgets.observe import Statistics, calibration_windows, single_win
 from adaptwin_widgets.pieces import Crew, Shared, turn
 from adaptwin_widgets.plan import RankPlan, shape_of
 from adaptwin_widgets.precision import release
+from adaptwin_widgets.removal import queue, remove
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper, in_float32
@@ -228,15 +228,9 @@ def _plans_together(
     for share in TOGETHER:
         ranks = remove(spectra, line, round(share * len(line.head)))
         plans.append(RankPlan(ranks, shape_of(model.config), model.source))
-        cut = {twin: _tail(spectra, twin, ranks[str(twin)]) for twin in map(Twin.parse, ranks)}
+        cut = {twin: spectra.lost(twin, ranks) for twin in map(Twin.parse, ranks)}
         alone.append(sensitivity.alone({twin: tail for twin, tail in cut.items() if tail > 0})[side])
     return plans, alone
-
-
-def _tail(spectra: Spectra, twin: Twin, ranks: Sequence[int]) -> float:
-    """The share of a twin's energy that these ranks cut."""
-    values = spectra.values[twin]
-    return sum(float((v[r:] ** 2).sum()) for v, r in zip(values, ranks, strict=True)) / float((values**2).sum())
 
 
 Choice = Callable[[Corpus, int, int], list[Window]]  # of a corpus, how many, and a seed
@@ -323,5 +317,5 @@ def _curve(
     for level in levels:
         ranks = remove(alone, line, round(level * len(line.head)))
         modules = modules_of(bench.original, spectra, stats, twin, ranks)
-        points.append((_tail(spectra, twin, ranks[str(twin)]), bench.damage(twin, modules)))
+        points.append((spectra.lost(twin, ranks), bench.damage(twin, modules)))
     return points

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,23 @@ class Spectra:
                 )
             )
         return pd.concat(blocks, ignore_index=True)
+
+    def lost(self, twin: Twin, ranks: Mapping[str, list[int]]) -> float:
+        """The share of a twin's energy that is lost at these ranks, by twin as in a `RankPlan`."""
+        values, kept = self.values[twin], missed(twin, ranks, self.values[twin].shape[1])
+        return sum(float((v[r:] ** 2).sum()) for v, r in zip(values, kept, strict=True)) / float((values**2).sum())
+
+
+def missed(twin: Twin, ranks: Mapping[str, list[int]], full: int) -> list[int]:
+    """The ranks of a twin, `full` for queries and keys of heads whose values are gone: nobody misses those.
+
+    >>> gone = {"encoder.0.query_key": [0, 9], "encoder.0.value_output": [0, 20]}
+    >>> [missed(Twin("encoder", 0, kind), gone, 64) for kind in ("query_key", "value_output")]
+    [[64, 9], [0, 20]]
+    """
+    own = ranks[str(twin)]
+    values = ranks.get(str(twin._replace(kind="value_output")), own) if twin.kind == "query_key" else own
+    return [rank if value or twin.kind != "query_key" else full for rank, value in zip(own, values, strict=True)]
 
 
 def attention_weights(model: nn.Module, part: str, layer: int) -> tuple[Tensor, ...]:

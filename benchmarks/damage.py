@@ -6,8 +6,9 @@
 Everything sees four fifths of the train speech (split by prompt); the damage is measured on the rest, on single
 utterances of either set and on windows packed full of both: KL divergence of the next token's distribution from the
 original's, nats a token, teacher-forced, and the share of positions at which the likeliest token changes. The dev sets
-are not touched. The names in `LEFT_OUT` are what is left out; "the stem whole" cuts the layers alone; "few clips" has
-24 utterances of the target alone to observe, with and without shrinkage.
+are not touched. The names in `LEFT_OUT` are what is left out; "the stem whole" cuts the layers alone; "even" has one
+rank a layer and takes whole heads of the encoder, "even, every head" only ranks; "few clips" has 24 utterances of the
+target alone to observe, with and without shrinkage. work: multiply-adds for 30 s of audio, small over original.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ LEFT_OUT = {
     "windows by their speech": {"evened": lambda weights: weights},
     "windows alike": {"evened": lambda weights: weights * weights.shape[1] / weights.sum(1, keepdim=True)},
 }
-WHOLE = "the stem whole"
+PLANS = {"the stem whole": {"locked": ["stem"]}, "even": {"even": True}, "even, every head": {"even": True}}
 FEWER = 40  # windows of each corpus, as the Studio observes
 BUDGETS = ({"encoder": 0.3}, {"encoder": 0.45}, {"decoder": 0.3}, {"decoder": 0.5})
 observe_module = importlib.import_module("adaptwin_widgets.observe")  # the package's name `observe` is the function
+allocate_module = importlib.import_module("adaptwin_widgets.allocate")
 
 
 @contextmanager
@@ -116,10 +118,10 @@ def main() -> None:
     tries += [(f"few clips, {name}", few, LEFT_OUT[name], {}) for name in ("ours", "no shrinkage")]
     rows = []
     for title, speech, changes, options in tries:
-        locked = {title: []} | ({WHOLE: ["stem"]} if title == "ours" else {})  # two plans of the same statistics
+        plans: dict[str, dict] = {title: {}} | (PLANS if title == "ours" else {})  # of the same statistics
         if chosen.only:
-            locked = {name: twins for name, twins in locked.items() if name in chosen.only}
-        if not locked:
+            plans = {name: how for name, how in plans.items() if name in chosen.only}
+        if not plans:
             continue
         with changed(observe_module, changes):
             stats = aw.observe(model, speech, **options)
@@ -127,15 +129,18 @@ def main() -> None:
             for allocation in chosen.allocation if speech is train else ["energy"]:
                 measured = allocation == "measured"
                 sensitivity = aw.measure_sensitivity(model, twins, stats, speech, cache=None) if measured else None
-                for name, budget in itertools.product(locked, BUDGETS):
-                    plan = aw.RankPlan.for_budget(twins, sensitivity=sensitivity, locked=locked[name], **budget)
+                for name, budget in itertools.product(plans, BUDGETS):
+                    every = {"heads_to_go": lambda *_: ()} if name.endswith("every head") else {}
+                    with changed(allocate_module, every):
+                        plan = aw.RankPlan.for_budget(twins, sensitivity=sensitivity, **plans[name], **budget)
                     small = aw.compress(model, plan, stats, spectra=twins)
                     damage = {where: yardstick(small) for where, yardstick in yardsticks.items()}
-                    rows.append({"statistics": name, "allocation": allocation, **budget, **damage})
+                    work = plan.after.audio / plan.before.audio
+                    rows.append({"statistics": name, "allocation": allocation, **budget, "work": work, **damage})
                     if not chosen.json:
                         ((side, share),) = budget.items()
                         cells = "  ".join(f"{n} {d['kl']:.4f} ({d['changed']:.1%})" for n, d in damage.items())
-                        print(f"{name:28}{allocation:10}{side} -{share:.0%}  {cells}", flush=True)
+                        print(f"{name:28}{allocation:10}{side} -{share:.0%}  {cells}  work {work:.3f}", flush=True)
     if chosen.json:
         print(json.dumps({"model": chosen.model, "rows": rows}))
 

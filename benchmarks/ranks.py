@@ -30,9 +30,9 @@ from scipy.stats import spearmanr
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 import adaptwin_widgets as aw
-from adaptwin_widgets.allocate import queue, remove
 from adaptwin_widgets.plan import RankPlan, shape_of
 from adaptwin_widgets.planner import Planner
+from adaptwin_widgets.removal import queue, remove
 from adaptwin_widgets.sensitivity import Sensitivity
 from adaptwin_widgets.spectra import Spectra, attention_weights, by_head
 

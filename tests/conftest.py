@@ -56,11 +56,19 @@ def tiny_en():
 
 @pytest.fixture(scope="session")
 def ragged(tiny_en):
-    """A small tiny.en that still writes: ragged heads and fewer neurons everywhere, one layer with small heads only."""
+    """A small tiny.en that still writes: ragged heads and fewer neurons everywhere, one layer with small heads only,
+    and in every layer of the encoder a head less, in one two."""
     import adaptwin_widgets as aw
+    from adaptwin_widgets.anatomy import Twin
 
     stats = aw.observe(tiny_en, aw.demo_speech()["target_train"].head(40))
-    plan = aw.RankPlan.for_budget(aw.spectra(tiny_en, stats), encoder=0.15, decoder=0.1)
+    twins = aw.spectra(tiny_en, stats)
+    plan = aw.RankPlan.for_budget(twins, encoder=0.15, decoder=0.1)
     for twin in ("encoder.2.query_key", "encoder.2.value_output"):
         plan.ranks[twin] = [min(rank, 48) for rank in plan.ranks[twin]]
+    for layer in range(4):
+        values = twins.values[Twin("encoder", layer, "value_output")]
+        for head in (values**2).sum(1).argsort()[: 1 + (layer == 1)]:
+            for kind in ("query_key", "value_output"):
+                plan.ranks[f"encoder.{layer}.{kind}"][head] = 0
     return aw.compress(tiny_en, plan, stats)

@@ -95,6 +95,9 @@ def test_a_compressed_model_writes_the_same_text(tiny_en, small, clips, tmp_path
     ours = [t.text for t in aw.transcribe(small, clips, dtype="float32")]
     assert ctranslate2_alone(folder, "float32", small)(clips) == ours
     assert dimensions(small)["encoder.2"] == 48
+    written = ct2_reader.read_variables((folder / "model.bin").read_bytes(), "model.bin")
+    assert int(written["encoder/num_heads"]) == 5 and int(written["decoder/num_heads"]) == 6
+    assert len(written["encoder/layer_2/self_attention/linear_0/weight"]) == 3 * 5 * 48, "heads that are gone"
     original = (aw.export(tiny_en, tmp_path / "original", dtype="float32") / "model.bin").stat().st_size
     assert (folder / "model.bin").stat().st_size < original - 2e6
 

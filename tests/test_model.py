@@ -93,6 +93,12 @@ def test_padding_and_grouping_equal_a_loop_over_heads(whisper, inputs):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     packed = attention.packed()
     assert packed.q_weight.shape == (2 * packed.key_dim, 128) and packed.scale == 64**-0.5
+    assert attention.query_key == attention.value_output == [0, 64] and packed.left == [1]
+    assert [(p.heads, p.ranks) for fused in (True, False) for p in packed.grouped(fused)] == [(1, ())] * 2
+    attention.config._attn_implementation = "eager"
+    _, seen = attention(x, output_attentions=True)
+    assert seen.shape == (2, 2, 30, 30) and not seen[:, 0].any(), "a head that is gone looks nowhere"
+    torch.testing.assert_close(seen[:, 1].sum(-1), torch.ones(2, 30))
 
 
 def test_cached_decoding_equals_the_whole_sequence(whisper, inputs):
@@ -213,6 +219,7 @@ def small_share(model):
 
 def test_groups_cover_every_head_once():
     groups = group_heads([3, 64, 17, 0, 64, 33])
-    assert sorted(h for g in groups for h in g.heads) == [0, 1, 2, 3, 4, 5]
+    assert sorted(h for g in groups for h in g.heads) == [0, 1, 2, 4, 5], "the one that is gone takes no time"
+    assert [h for g in group_heads([0, 0]) for h in g.heads] == [0, 1], "but no layer is left without any"
     assert all(g.dim % 8 == 0 for g in groups)
     assert len(group_heads([60] * 8)) == 1

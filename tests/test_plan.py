@@ -8,11 +8,12 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 import adaptwin_widgets as aw
-from adaptwin_widgets.allocate import queue, require_budgets, uniform
+from adaptwin_widgets.allocate import require_budgets, uniform
 from adaptwin_widgets.anatomy import Twin, full_rank, heads_of, parameters_per_rank, twins_of
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.plan import RankPlan
+from adaptwin_widgets.removal import queue
 from adaptwin_widgets.sensitivity import Sensitivity
 from adaptwin_widgets.spectra import Spectra
 
@@ -96,10 +97,32 @@ def test_even_heads_need_no_padding_and_suit_vector_units(spectra):
             assert ranks[0] % 16 == 0
         else:
             layers.setdefault((twin.part, twin.layer), set()).update(ranks)
-    assert len(layers) == 12 and all(len(ranks) == 1 and min(ranks) % 8 == 0 for ranks in layers.values())
-    assert len({min(ranks) for ranks in layers.values()}) > 2, "layers still differ"
+    assert len(layers) == 12 and all(len(ranks - {0}) == 1 and max(ranks) % 8 == 0 for ranks in layers.values())
+    assert len({max(ranks) for ranks in layers.values()}) > 2, "layers still differ"
     locked = RankPlan.for_budget(spectra, encoder=0.3, even=True, locked=["encoder.1.query_key"])
     assert "encoder.1.query_key" not in locked.ranks and len(set(locked.ranks["encoder.1.value_output"])) == 1
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_even_plans_take_whole_heads_where_nothing_is_lost(spectra, measured):
+    """Two heads of every layer say next to nothing, wherever they look: they go, and no query or key is missed."""
+    curves = {t: [(0.01, 0.01), (0.1, 0.2), (0.5, 2.0)] for t in spectra.values}
+    how = {"even": True, "sensitivity": Sensitivity(curves) if measured else None}
+    weak = {layer: {layer % 6, (layer + 3) % 6} for layer in range(4)}
+    for layer, heads in weak.items():
+        spectra.values[Twin("encoder", layer, "value_output")][sorted(heads)] *= 1e-3
+    plan = RankPlan.for_budget(spectra, encoder=0.3, decoder=0.1, **how)
+    assert 0.3 <= plan.reductions["encoder_reduction"] < 0.31
+    for layer, heads in weak.items():
+        for kind in ("query_key", "value_output"):
+            ranks = plan.ranks[f"encoder.{layer}.{kind}"]
+            assert {h for h, rank in enumerate(ranks) if not rank} == heads
+            assert spectra.lost(Twin("encoder", layer, kind), plan.ranks) < 0.2
+    assert all(min(ranks) > 0 for key, ranks in plan.ranks.items() if not key.startswith("encoder"))
+    gone = RankPlan.for_budget(spectra, encoder=0.05, **how)
+    assert 0.05 <= gone.reductions["encoder_reduction"] < 0.06, "and never more than is asked for"
+    locked = RankPlan.for_budget(spectra, encoder=0.3, locked=["encoder.1.query_key"], **how)
+    assert all(min(ranks) > 0 for ranks in locked.ranks.values()), "as many everywhere, so none where one is locked"
 
 
 def test_a_threshold_is_the_budget(spectra):

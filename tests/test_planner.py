@@ -182,6 +182,18 @@ def test_the_energy_kept_is_the_sum_of_squares(planner, spectra):
     assert planner.numbers(plan)["energy"] == pytest.approx(1 - lost / len(spectra.values))
 
 
+def test_nobody_misses_queries_of_a_head_whose_values_are_gone(planner, spectra):
+    planner.learn(sensitivity=Sensitivity({t: [(0.01, 0.1), (0.1, 1.0)] for t in spectra.values}))
+    gone = {f"encoder.0.{kind}": [0, 5] for kind in ("query_key", "value_output")}
+    values = replace(planner.plan, ranks=gone | {"encoder.0.query_key": [planner.full["encoder.0.query_key"], 5]})
+    planner.commit(replace(planner.plan, ranks=gone))
+    now, then = planner.numbers(), planner.numbers(values)
+    assert now["damage"] == then["damage"] > 0 and now["energy"] == then["energy"]
+    assert now["encoder"][1] < then["encoder"][1]
+    assert planner.shift("encoder.0.query_key", 2).ranks["encoder.0.query_key"] == [0, 7], "what is gone stays gone"
+    assert planner.change("encoder.0.query_key", 3).ranks["encoder.0.query_key"] == [3, 3]
+
+
 def test_damage_is_said_only_where_it_was_measured(planner, spectra):
     assert planner.numbers()["damage"] == 0.0
     cut = planner.change("encoder.0.query_key", 4)

@@ -99,14 +99,22 @@ def test_the_clock_sees_what_a_rank_saves(tiny_en, monkeypatch):
         rows = []
         for whisper in models.values():
             own = cost(whisper.config, getattr(whisper.config, "ranks", None))
+            heads = sum(
+                getattr(whisper.config, "ranks", {}).get(f"encoder.{i}.value_output", []).count(0) for i in range(4)
+            )
             rows.append(
-                {"dtype": "float32", "encoder_ms": own.audio / 1e8, "prompt_ms": 1.0, "token_ms": own.token / 1e8}
+                {
+                    "dtype": "float32",
+                    "encoder_ms": own.audio / 1e8 - 3 * heads,
+                    "prompt_ms": 1.0,
+                    "token_ms": own.token / 1e8,
+                }
             )
         return pd.DataFrame(rows)
 
     monkeypatch.setattr("adaptwin_widgets.clock.speed_table", speed_table)
     found = aw.measure_times(tiny_en, runtime="ctranslate2", repeats=2)
-    assert asked == [(["ctranslate2"], None, [1], 2)] * 6 and found.dtype == "float32"
+    assert asked == [(["ctranslate2"], None, [1], 2)] * 7 and found.dtype == "float32"
     shape = Shape.of(tiny_en.config)
     for part, kind in (("encoder", "feed_forward"), ("stem", "feed_forward"), ("decoder", "feed_forward")):
         expected = MULTIPLY_ADDS.each(shape, Twin(part, 0, kind)) / 1e8
@@ -115,6 +123,11 @@ def test_the_clock_sees_what_a_rank_saves(tiny_en, monkeypatch):
     together = cost(shape).audio / 1e8 + 1 + TEXT * cost(shape).token / 1e8
     assert sum(found.whole_ms.values()) == pytest.approx(together)
     assert found.whole_ms["encoder"] == pytest.approx(MULTIPLY_ADDS.total(shape, {}, "encoder") / 1e8), "not its keys"
+    assert found.head_ms == pytest.approx(3, rel=1e-6), "beyond the ranks of the heads"
+    ranks = {f"encoder.0.{kind}": [64] * 5 + [0] for kind in ("query_key", "value_output")}
+    rank = found.rank_ms["encoder.query_key"] + found.rank_ms["encoder.value_output"]
+    saved = found.whole_ms["encoder"] - found.total(shape, ranks, "encoder")
+    assert saved == pytest.approx(64 * rank + 3, rel=1e-6)
 
 
 def test_a_real_clock_gives_a_plan(tiny_en, tmp_path):

@@ -43,7 +43,8 @@ class Ahead {
   change({ head, rank, by }, twin, { ranks, cut }) {
     let whole = true;
     for (let h = 0, u = twin.unit; h < twin.heads; h++, u++) {
-      if (head == null || head === h) ranks[u] = Math.min(twin.full, Math.max(1, rank ?? ranks[u] + by));
+      if ((head == null || head === h) && (rank != null || ranks[u])) // a head that is gone is not shifted
+        ranks[u] = Math.min(twin.full, Math.max(1, rank ?? ranks[u] + by));
       whole &&= ranks[u] === twin.full;
     }
     cut[whole ? "delete" : "add"](this.picture.twins.indexOf(twin)); // what keeps everything is left as it is
@@ -111,15 +112,16 @@ class Ahead {
     return { ...pairs(this.before, after), ...sides, "multiply-adds": work, bytes, energy, damage };
   }
 
-  // The share of a twin's energy that its ranks cut.
+  // The share of a twin's energy that is lost; nobody misses queries and keys of heads whose values are gone.
   tail(twin, ranks) {
     if (this.data !== this.picture.data) { this.data = this.picture.data; this.tails = new Map(); }
     if (!this.tails.has(twin)) this.tails.set(twin, this.suffixes(twin));
     const { sums, total } = this.tails.get(twin);
+    const values = twin.kind === "query_key" && this.named(twin.name.replace("query_key", "value_output"))[0];
     let lost = 0;
     for (let h = 0; h < twin.heads; h++) {
       const rank = ranks[twin.unit + h];
-      if (rank >= twin.full) continue;
+      if (rank >= twin.full || (values && !ranks[values.unit + h])) continue;
       let next = this.picture.sample(twin, rank);
       if (this.picture.index(twin, next) < rank) next += 1;
       const from = twin.offset + h * twin.points, at = this.picture.index(twin, next), right = this.data[from + next] ** 2;
