@@ -61,7 +61,9 @@ class Bench:
             rows += [(sound, text.tokens, prompt) for sound, text in zip(sounds, texts, strict=True)]
         rows.sort(key=lambda row: len(row[1]))
         self.model, self.original = model, model.model
-        self.network = copy.deepcopy(model.model).eval()  # modules are swapped in here, never in the user's model
+        # Modules are swapped in here, never in the user's model; the weights are its own.
+        shared = {id(tensor): tensor for tensor in (*model.model.parameters(), *model.model.buffers())}
+        self.network = copy.deepcopy(model.model, shared).eval()
         self.tokens, self.encoded, self.reference = [], [], []
         self.layer, self.inputs, self.features = -1, [], []
         with torch.no_grad():
@@ -117,7 +119,6 @@ class Bench:
     def damage_of(self, plan: RankPlan, spectra: Spectra, stats: Statistics) -> float:
         """The same with all that a plan cuts, as `compress` makes it."""
         small = compress(self.model, plan, stats, spectra=spectra).model
-
         encoder = small.model.encoder
         return self._apart(lambda i, ids: _log_probabilities(small, encoder(self.features[i]).last_hidden_state, ids))
 

@@ -261,7 +261,7 @@ class _Here:
         return list(job.track(found, len(plans), "Measuring many cuts at once"))
 
     def _bench(self, choose: Choice, count: int, job: Job) -> Bench:
-        """The bench of what this function chooses of the speech; one at a time, for each holds a copy of the model."""
+        """The bench of what this function chooses of the speech; one at a time, for each holds all that the original said."""
         if choose not in self.benches:
             self.benches.clear()
             *_, batch, seed = self.how

@@ -181,7 +181,7 @@ class Curves {
     stroke(Math.max(0, cut - 1), twin.points, strong * 0.6, this.dark ? 0.45 : 0.3);
     stroke(0, cut, strong, 0.95);
     context.globalAlpha = 1;
-    if (rank < twin.full) {
+    if (rank && rank < twin.full) { // a head that is gone has no end
       const [x, y] = this.xy(twin, box, h, Math.max(0, cut - 1), weights);
       context.beginPath();
       context.arc(x, y, this.zoomed != null ? 4 : 2, 0, 7);
