@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +32,15 @@ def allocate(
     sensitivity: Sensitivity | None = None,
     locked: Iterable[str] = (),
     even: bool = False,
+    fewer_heads: int = 0,
     embedding: int | None = None,
     vocabulary: Vocabulary | None = None,
     prices: Prices = PARAMETERS,
 ) -> RankPlan:
     """Meet a budget; see `RankPlan.for_budget`, which calls this."""
     require_whole(prices, embedding is not None or vocabulary is not None)
+    if fewer_heads and not even:
+        raise InputError("Heads go as a whole from even plans alone; give even=True as well, or no fewer_heads.")
     shape, locked = shape_of(spectra.config), tuple(locked)
     bare = RankPlan({}, shape, spectra.source, locked, "embedding only", {}, embedding, vocabulary)
     if bare.after != bare.before and (encoder, decoder, model, tau) == (None,) * 4:
@@ -45,42 +48,38 @@ def allocate(
     budgets, saved = given_budgets(encoder=encoder, decoder=decoder, model=model, tau=tau), saved_by_embedding(bare)
     ranks: dict[str, list[int]] = {}
     for name, value in budgets.items():
-        line = queue(spectra, sides_of(name), sensitivity, locked, even, prices)
+        without = weakest_heads(spectra, fewer_heads, locked) if name in ("encoder", "model") else {}
+        line = queue(spectra, sides_of(name), sensitivity, locked, even, prices, without)
         if name == "tau":
             ranks |= remove(spectra, line, int(np.searchsorted(line.worth, value, side="right")))
             continue
         found = meet(spectra, line, name, value, bool(locked), saved=saved, prices=prices)
-        for fewer in heads_to_go(spectra, sides_of(name), locked) if even else ():
-            line = queue(spectra, sides_of(name), sensitivity, locked, even, prices, fewer)
-            whole, free = _start(spectra, line, name, None, saved, prices)
-            if free > value * whole:
-                break  # they alone are more than was asked for
-            other = meet(spectra, line, name, value, bool(locked), saved=saved, prices=prices)
-            if _harm(spectra, other, sensitivity) >= _harm(spectra, found, sensitivity):
-                break
-            found = other
+        whole, free = _start(spectra, line, name, None, saved, prices)
+        if without and free > value * whole:
+            raise InputError(
+                f"fewer_heads={fewer_heads} alone takes {free / whole:.1%} of the {name}'s {prices.name}, more than "
+                f"{value:.1%}; take fewer heads, or remove more."
+            )
         ranks |= found
     method = describe(sensitivity, even, prices, budgets)
     return replace(bare, ranks=ranks, method=method, budget=budgets if prices is PARAMETERS else {})
 
 
-def heads_to_go(spectra: Spectra, sides: Iterable[str], locked: Iterable[str]) -> Iterator[dict[int, list[int]]]:
-    """Which of the encoder's heads may go as a whole, by layer: the one with the weakest values of every layer, then
-    two, and so on. As many everywhere, for there are runtimes that know one number of heads."""
-    twins = [twin for twin in spectra.values if twin.part == "encoder" and twin.kind != "feed_forward"]
-    if "encoder" in sides and twins and not any(matches(str(twin), lock) for twin in twins for lock in locked):
-        energies = {t.layer: (spectra.values[t] ** 2).sum(1) for t in twins if t.kind == "value_output"}
-        order = {layer: np.argsort(energy).tolist() for layer, energy in energies.items()}
-        for count in range(1, min(map(len, order.values()))):
-            yield {layer: heads[:count] for layer, heads in order.items()}
+def weakest_heads(spectra: Spectra, count: int, locked: Iterable[str] = ()) -> dict[int, list[int]]:
+    """So many heads of every layer of the encoder, those with the weakest values. As many everywhere, for there are
+    runtimes that know one number of heads.
 
-
-def _harm(spectra: Spectra, ranks: Mapping[str, list[int]], sensitivity: Sensitivity | None) -> float:
-    """What these ranks do, as the sort counts it: the sum over twins of the damage, or of the energy lost."""
-    lost = {twin: spectra.lost(twin, ranks) for twin in map(Twin.parse, ranks)}
-    if sensitivity is None:
-        return sum(lost.values())
-    return sum(float(sensitivity.damage(twin, np.array(share))) for twin, share in lost.items())
+    Raises InputError where no head would be left, and where an attention of the encoder is locked.
+    """
+    twins = [twin for twin in spectra.values if twin.part == "encoder" and twin.kind == "value_output"]
+    most = min((len(spectra.values[twin]) for twin in twins), default=1) - 1
+    if not isinstance(count, int) or not 0 <= count <= most:
+        raise InputError(f"fewer_heads={count!r} cannot be; give a whole number from 0 to {most}.")
+    held = [f"encoder.{t.layer}.{kind}" for t in twins for kind in ("query_key", "value_output")]
+    if fast := [name for name in held if count and any(matches(name, lock) for lock in locked)]:
+        raise InputError(f"{fast[0]} is locked, and heads go from every layer alike; unlock it, or take no heads away.")
+    energies = {twin.layer: (spectra.values[twin] ** 2).sum(1) for twin in twins}
+    return {layer: np.argsort(energy)[:count].tolist() for layer, energy in energies.items()} if count else {}
 
 
 def saved_by_embedding(plan: RankPlan) -> int:

@@ -69,6 +69,7 @@ class RankPlan:
         sensitivity: Sensitivity | None = None,
         locked: Iterable[str] = (),
         even: bool = False,
+        fewer_heads: int = 0,
         embedding: int | None = None,
         vocabulary: Vocabulary | None = None,
         prices: Prices = PARAMETERS,
@@ -82,7 +83,8 @@ class RankPlan:
         even: all heads of an attention layer keep the same rank in both its twins, a multiple of 8, and neurons go by
         16, for speed: some runtimes know one head dimension a layer (CTranslate2, ONNX; other plans run there at the
         layer's largest rank), and vector units like round numbers. Up to one such step more than asked is removed.
-        Whole heads go as well (rank 0), as many in every layer of the encoder, for as long as that does less harm.
+        fewer_heads: of an even plan, so many heads of every layer of the encoder, those with the weakest values, go as
+        a whole (their ranks are 0), and take no time any more in any runtime; `Recipe.plan` measures how many.
         embedding, vocabulary: the embedding's rank and the tokens kept; what they save counts towards `model` first,
         and the twins supply the rest. prices: what else the fractions are of, and worth is set against:
         `MULTIPLY_ADDS`, or times that `measure_times` found on this machine.
@@ -105,6 +107,7 @@ class RankPlan:
             sensitivity=sensitivity,
             locked=locked,
             even=even,
+            fewer_heads=fewer_heads,
             embedding=embedding,
             vocabulary=vocabulary,
             prices=prices,

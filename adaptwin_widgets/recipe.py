@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from adaptwin_widgets.observe import Statistics, observe
 from adaptwin_widgets.pieces import Crew
 from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
 from adaptwin_widgets.prices import COUNTS, PARAMETERS, Prices, Times
-from adaptwin_widgets.sensitivity import Sensitivity, measure_sensitivity
+from adaptwin_widgets.sensitivity import Sensitivity, measure_damage, measure_sensitivity
 from adaptwin_widgets.settings import LESSONS, Settings, settings_for
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus, distinct
@@ -30,6 +31,7 @@ from adaptwin_widgets.windows import ROUGH, WINDOWS, require_observable
 
 ALLOCATIONS = ("measured", "energy")
 METHODS = ("ours", "even", "uniform", "adaptwin")
+HEADS = 3  # of an even plan, one head in so many may go
 COUNTED = (*COUNTS, "time")  # what a budget can be a fraction of
 
 
@@ -149,7 +151,8 @@ class Recipe:
     ) -> RankPlan:  # fmt: skip
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 
-        method: "ours"; "even": the same, with ranks that runtimes run without padding (see `RankPlan.for_budget`);
+        method: "ours"; "even": the same, with ranks that runtimes run without padding (see `RankPlan.for_budget`), and
+        where damage is measured with as many heads fewer in every layer of the encoder as does the least;
         "uniform": every twin loses the same share, as a baseline to see what choosing is worth; or "adaptwin": the
         paper's recipe as far as it is known (arXiv 2406.08904; no code is public), a reconstruction: every twin loses
         the same share, is cut by its weights alone, and tuned with LoRA, layer by layer first (`Settings.adaptwin`).
@@ -180,10 +183,20 @@ class Recipe:
             return uniform(self.spectra, **budget)
         sides = [side for side in ("encoder", "decoder") if {side, "model", "tau"} & set(budget)]
         damage = self.sensitivity(sides, together=False) if sides else None
-        return RankPlan.for_budget(
-            self.spectra, sensitivity=damage, even=method == "even", embedding=embedding, vocabulary=words,
-            prices=prices, **budget
+        how: dict[str, Any] = {"sensitivity": damage, "embedding": embedding, "vocabulary": words, "prices": prices}
+        if method == "ours":
+            return RankPlan.for_budget(self.spectra, **how, **budget)
+        plans = [RankPlan.for_budget(self.spectra, even=True, **how, **budget)]
+        if damage is None or not {"encoder", "model"} & set(budget):
+            return plans[0]
+        with suppress(InputError):  # so many heads are more than was asked for
+            for fewer in range(1, self.model.config.encoder_attention_heads // HEADS + 1):
+                plans.append(RankPlan.for_budget(self.spectra, even=True, fewer_heads=fewer, **how, **budget))
+        assert self.stats is not None
+        found = measure_damage(
+            self.model, plans, self.spectra, self.stats, self.speech, executor=self.crew, job=self.job
         )  # fmt: skip
+        return plans[found.index(min(found))]
 
     def prices(self, of: str | Prices) -> Prices:
         """What a budget counts, by its name (`COUNTED`)."""

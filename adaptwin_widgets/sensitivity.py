@@ -13,7 +13,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -195,15 +195,7 @@ def measure_sensitivity(
         return result
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
     how = (tuple(levels), windows, batch_size, seed)
-    with ExitStack() as stack:
-        measurer: _Here | _Elsewhere
-        if executor is None:
-            measurer = _Here(model, corpora, spectra, stats, how)
-        else:
-            if not isinstance(executor, Crew):
-                executor = stack.enter_context(Crew(executor, folder or tempfile.gettempdir()))
-            executor.share(model, corpora, stats, spectra)
-            measurer = _Elsewhere(executor, how)
+    with _measurer(model, corpora, spectra, stats, how, executor, folder or tempfile.gettempdir()) as measurer:
 
         def keep() -> None:  # an interrupted measurement goes on where it stopped
             if path is not None:
@@ -218,6 +210,48 @@ def measure_sensitivity(
             keep()
     release(model.device)
     return result
+
+
+def measure_damage(
+    model: Whisper,
+    plans: Sequence[RankPlan],
+    spectra: Spectra,
+    stats: Statistics,
+    speech: Corpus | Sequence[Corpus],
+    *,
+    seed: int = 1,
+    executor: Executor | int | Crew | None = None,
+    job: Job | None = None,
+) -> list[float]:
+    """What whole plans do, nats a token: as `measure_sensitivity`, on a few single utterances.
+
+    >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
+    >>> mild, harsh = (aw.RankPlan.for_budget(twins, encoder=share) for share in (0.2, 0.4))      # doctest: +SKIP
+    >>> measure_damage(model, [mild, harsh], twins, stats, speech)                                # doctest: +SKIP
+    [0.0101..., 0.0580...]
+    """
+    job, model = ensure(job), in_float32(expand(model))
+    corpora = [speech] if isinstance(speech, Corpus) else list(speech)
+    how = (LEVELS, CLIPS, 3, seed)
+    with _measurer(model, corpora, spectra, stats, how, executor, tempfile.gettempdir()) as measurer:
+        return measurer.damages(plans, job)
+
+
+@contextmanager
+def _measurer(
+    model: Whisper, corpora: list[Corpus], spectra: Spectra, stats: Statistics, how: tuple,
+    executor: Executor | int | Crew | None, folder: str | Path,
+) -> Iterator[_Here | _Elsewhere]:  # fmt: skip
+    """Who measures: this process, or the workers of an executor, who share a folder."""
+    if executor is None:
+        yield _Here(model, corpora, spectra, stats, how)
+    elif isinstance(executor, Crew):
+        executor.share(model, corpora, stats, spectra)
+        yield _Elsewhere(executor, how)
+    else:
+        with Crew(executor, folder) as crew:
+            crew.share(model, corpora, stats, spectra)
+            yield _Elsewhere(crew, how)
 
 
 def _plans_together(
@@ -261,7 +295,7 @@ class _Here:
         return list(job.track(found, len(plans), "Measuring many cuts at once"))
 
     def _bench(self, choose: Choice, count: int, job: Job) -> Bench:
-        """The bench of what this function chooses of the speech; one at a time, for each holds all that the original said."""
+        """The bench of what this function chooses of the speech; one at a time, for it holds all the original said."""
         if choose not in self.benches:
             self.benches.clear()
             *_, batch, seed = self.how

@@ -63,7 +63,7 @@ def ragged(tiny_en):
 
     stats = aw.observe(tiny_en, aw.demo_speech()["target_train"].head(40))
     twins = aw.spectra(tiny_en, stats)
-    plan = aw.RankPlan.for_budget(twins, encoder=0.15, decoder=0.1)
+    plan = aw.RankPlan.for_budget(twins, encoder=0.08, decoder=0.1)
     for twin in ("encoder.2.query_key", "encoder.2.value_output"):
         plan.ranks[twin] = [min(rank, 48) for rank in plan.ranks[twin]]
     for layer in range(4):
