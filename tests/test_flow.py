@@ -18,7 +18,7 @@ from adaptwin_widgets.observe import NeuronMoments, calibration_windows, shrink,
 from adaptwin_widgets.plan import shape_of
 from adaptwin_widgets.run import Run, compressed_layers
 from adaptwin_widgets.samples import Order, Samples, write
-from adaptwin_widgets.sensitivity import cached, fingerprint
+from adaptwin_widgets.sensitivity import cached, fingerprint, measure_damage
 from adaptwin_widgets.spectra import diagonal_blocks
 from adaptwin_widgets.threads import workers
 from adaptwin_widgets.tune import prepare
@@ -229,6 +229,33 @@ def test_a_side_that_was_interrupted_is_measured_to_its_end(tiny_en, speech, sta
     assert not asked
     recipe.plan(decoder=0.2)
     assert asked == ["decoder"]
+
+
+def test_an_even_plan_has_as_many_heads_fewer_as_do_the_least(tiny_en, speech, stats, twins, monkeypatch):
+    """The damage is told by a stand-in, but for once, when it is measured: more heads at the price of nothing else."""
+    recipe = aw.Recipe(tiny_en, speech)
+    recipe.stats, recipe.spectra = stats, twins
+    curves = {t: [(0.1, 1e-3), (0.5, 0.1)] for t in twins_of(tiny_en.config)}
+    recipe._damage, told, asked = aw.Sensitivity(curves, together={"encoder": [], "decoder": []}), [], []
+
+    def measure(model, plans, *_, **__):
+        asked.append(plans)
+        return told
+
+    monkeypatch.setattr("adaptwin_widgets.recipe.measure_damage", measure)
+    for told in ([0.3, 0.2, 0.4], [0.1, 0.2, 0.0]):
+        ranks = recipe.plan("even", encoder=0.3).ranks
+        gone = {ranks[f"encoder.{i}.{kind}"].count(0) for i in range(4) for kind in ("query_key", "value_output")}
+        assert gone == {told.index(min(told))}
+    assert all(0.3 <= plan.reductions["encoder_reduction"] < 0.32 for plans in asked for plan in plans)
+    told = [0.5]  # a head of every layer is more than the twentieth
+    assert min(min(ranks) for ranks in recipe.plan("even", encoder=0.04).ranks.values()) > 0
+    asked.clear()
+    recipe.plan("even", decoder=0.3)
+    assert not asked, "the decoder keeps its heads"
+    plans = [aw.RankPlan.for_budget(twins, encoder=0.3, even=True, fewer_heads=fewer) for fewer in (0, 4)]
+    mild, harsh = measure_damage(tiny_en, plans, twins, stats, [speech[0].head(2)])
+    assert 0 < mild < harsh
 
 
 SETTINGS = aw.Settings(learning_rate=2e-5, batch_size=2, check_every=2, warmup=4)
