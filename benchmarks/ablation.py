@@ -3,11 +3,12 @@
     python benchmarks/ablation.py [--json] [--model tiny.en] [--encoder 0.45] [--decoder 0] [--steps 120] [--only WAY]
 
 Statistics and tuning see four fifths of both train sets (split by prompt); the rest is scored: KL divergence of the
-next token from the original's (nats a token, --utterances of each set; "noise": 10 dB of it under both sets), how much
-of the text is lost on average where every token is drawn (an early end, all else being right), and word errors on all
-of it. Every way sees the same number of windows (--steps of the default batch) and says how long they
-took. "untuned" is where all but the paper's recipe begin; that one (`method="adaptwin"`, a reconstruction) begins with
-its own, rougher model. The dev sets are not touched.
+next token from the original's (nats a token, --utterances of each set; "noise": 10 dB of it under both sets), the
+surprise at their transcripts, written in the original's manner (nats a token), how much of the text is lost on average
+where every token is drawn (an early end, all else being right), and word errors on all of it. Every way sees the same
+number of windows (--steps of the default batch) and says how long they took. "untuned" is where all but the paper's
+recipe begin; that one (`method="adaptwin"`, a reconstruction) begins with its own, rougher model. The dev sets are not
+touched.
 """
 
 from __future__ import annotations
@@ -74,18 +75,22 @@ def main() -> None:
     chosen = parser.parse_args()
     model, (train, rest) = aw.load(chosen.model), held_out(chosen.speech)
     yardsticks = {name: Yardstick(model, [corpus], chosen.utterances) for name, corpus in zip(SETS, rest, strict=True)}
+    told = {n: Yardstick(model, [corpus], chosen.utterances, True) for n, corpus in zip(SETS, rest, strict=True)}
     noisy = Yardstick(model, [corpus.with_noise(10) for corpus in rest], 16)
     rows = []
 
     def score(title: str, small: aw.Whisper, seconds: float = 0.0) -> None:
         row: dict[str, Any] = {"way": title, "seconds": seconds}
         for (name, yardstick), corpus in zip(yardsticks.items(), rest, strict=True):
-            row[name] = {**yardstick(small), "wer": aw.evaluate(small, corpus).wer}
+            surprise, wer = told[name].surprise(small), aw.evaluate(small, corpus).wer
+            row[name] = {**yardstick(small), "surprise": surprise, "wer": wer}
         row["noise"] = noisy(small)
         rows.append(row)
         if not chosen.json:
             cells = "   ".join(
-                f"{n} KL {row[n]['kl']:.4f}, lost {row[n]['lost']:.2%}, WER {row[n]['wer']:5.2f}" for n in yardsticks
+                f"{n} KL {row[n]['kl']:.4f}, surprise {row[n]['surprise']:.4f}, lost {row[n]['lost']:.2%}, "
+                f"WER {row[n]['wer']:5.2f}"
+                for n in yardsticks
             )
             print(f"{title:42}{cells}   noise KL {row['noise']['kl']:.4f}   {seconds:4.0f} s", flush=True)
 

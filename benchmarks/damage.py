@@ -14,6 +14,7 @@ target alone to observe, with and without shrinkage. work: multiply-adds for 30 
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import itertools
 import json
@@ -25,8 +26,10 @@ from typing import Any
 
 import torch
 from _speech import SETS, SPEECH, held_out
+from torch.nn import functional as F
 
 import adaptwin_widgets as aw
+from adaptwin_widgets.correction import corrected
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.observe import teacher_tokens
 from adaptwin_widgets.windows import pack
@@ -66,21 +69,38 @@ def lost_early(ends: torch.Tensor) -> float:
 
 
 class Yardstick:
-    """Held-out utterances with the original's answers."""
+    """Held-out utterances with the original's answers. transcripts: what it wrote is put right by them first."""
 
-    def __init__(self, model: aw.Whisper, corpora: Sequence[Sequence[Any]], count: int):
+    def __init__(
+        self, model: aw.Whisper, corpora: Sequence[Sequence[Any]], count: int, transcripts: bool = False
+    ):  # fmt: skip
         self.batches = []
         for corpus in corpora:
             order = torch.randperm(len(corpus), generator=torch.Generator().manual_seed(5))[:count].tolist()
             clips = [corpus[i] for i in order]
             texts = aw.transcribe(model, clips)
             prompt = model.prompt(language=texts[0].language)
+            spoken = [t.tokens for t in texts]
+            if transcripts:
+                write = functools.partial(model.processor.tokenizer, add_special_tokens=False)
+                right = [corrected(t.text, clip.text) for t, clip in zip(texts, clips, strict=True)]
+                spoken = [write(f" {r}").input_ids if r else s for r, s in zip(right, spoken, strict=True)]
             for start in range(0, len(clips), 4):
-                samples, spoken = [clip.samples() for clip in clips[start : start + 4]], texts[start : start + 4]
+                samples, some = [clip.samples() for clip in clips[start : start + 4]], spoken[start : start + 4]
                 features = log_mel(samples, model.processor.feature_extractor, model.device)
-                ids, weights = teacher_tokens([t.tokens for t in spoken], [prompt] * len(spoken), model)
+                ids, weights = teacher_tokens(some, [prompt] * len(some), model)
                 batch = (features, ids, weights.bool())
                 self.batches.append((*batch, self._answers(model, *batch)))
+
+    def surprise(self, small: aw.Whisper) -> float:
+        """Nats a token of the texts and their ends, for a model that reads them aloud with the audio."""
+        total = count = 0.0
+        for *batch, _ in self.batches:
+            ours, (_, ids, chosen) = self._answers(small, *batch), batch
+            following = F.pad(ids[:, 1:], (0, 1), value=small.config.eos_token_id)[chosen]
+            total -= float(ours.gather(1, following[:, None]).sum())
+            count += len(ours)
+        return total / count
 
     def __call__(self, small: aw.Whisper) -> dict[str, float]:
         total = changed = count = lost = 0
