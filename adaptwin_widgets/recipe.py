@@ -31,7 +31,9 @@ from adaptwin_widgets.windows import ROUGH, WINDOWS, require_observable
 
 ALLOCATIONS = ("measured", "energy")
 METHODS = ("ours", "even", "uniform", "adaptwin")
-HEADS = 3  # of an even plan, one head in so many may go
+HEADS = (
+    3  # of an even plan, one head in so many may go; in pairs, for threads share heads and an odd one makes one wait
+)
 COUNTED = (*COUNTS, "time")  # what a budget can be a fraction of
 
 
@@ -152,7 +154,7 @@ class Recipe:
         """A plan for a budget, such as ``encoder=0.3``; see `RankPlan.for_budget`.
 
         method: "ours"; "even": the same, with ranks that runtimes run without padding (see `RankPlan.for_budget`), and
-        where damage is measured with as many heads fewer in every layer of the encoder as does the least;
+        where damage is measured with as many pairs of heads fewer in every layer of the encoder as do the least;
         "uniform": every twin loses the same share, as a baseline to see what choosing is worth; or "adaptwin": the
         paper's recipe as far as it is known (arXiv 2406.08904; no code is public), a reconstruction: every twin loses
         the same share, is cut by its weights alone, and tuned with LoRA, layer by layer first (`Settings.adaptwin`).
@@ -190,7 +192,7 @@ class Recipe:
         if damage is None or not {"encoder", "model"} & set(budget):
             return plans[0]
         with suppress(InputError):  # so many heads are more than was asked for
-            for fewer in range(1, self.model.config.encoder_attention_heads // HEADS + 1):
+            for fewer in range(2, self.model.config.encoder_attention_heads // HEADS + 1, 2):
                 plans.append(RankPlan.for_budget(self.spectra, even=True, fewer_heads=fewer, **how, **budget))
         assert self.stats is not None
         found = measure_damage(
