@@ -186,14 +186,24 @@ class Recipe:
         sides = [side for side in ("encoder", "decoder") if {side, "model", "tau"} & set(budget)]
         damage = self.sensitivity(sides, together=False) if sides else None
         how: dict[str, Any] = {"sensitivity": damage, "embedding": embedding, "vocabulary": words, "prices": prices}
-        if method == "ours":
-            return RankPlan.for_budget(self.spectra, **how, **budget)
-        plans = [RankPlan.for_budget(self.spectra, even=True, **how, **budget)]
-        if damage is None or not {"encoder", "model"} & set(budget):
+        if method == "even":
+            return self.even(**how, **budget)
+        return RankPlan.for_budget(self.spectra, **how, **budget)
+
+    def even(self, sensitivity: Sensitivity | None, **how: Any) -> RankPlan:
+        """An even plan with as many pairs of heads fewer in every layer of the encoder as do the least damage.
+
+        sensitivity: where it is None, damage is not to be measured, and all heads stay. how: what else
+        `RankPlan.for_budget` takes.
+        """
+        how |= {"sensitivity": sensitivity, "even": True}
+        plans = [RankPlan.for_budget(self.spectra, **how)]
+        if sensitivity is not None and {how.get("encoder"), how.get("model")} != {None}:
+            with suppress(InputError):  # so many heads are more than was asked for
+                for fewer in range(2, self.model.config.encoder_attention_heads // HEADS + 1, 2):
+                    plans.append(RankPlan.for_budget(self.spectra, fewer_heads=fewer, **how))
+        if len(plans) == 1:
             return plans[0]
-        with suppress(InputError):  # so many heads are more than was asked for
-            for fewer in range(2, self.model.config.encoder_attention_heads // HEADS + 1, 2):
-                plans.append(RankPlan.for_budget(self.spectra, even=True, fewer_heads=fewer, **how, **budget))
         assert self.stats is not None
         found = measure_damage(
             self.model, plans, self.spectra, self.stats, self.speech, executor=self.crew, job=self.job

@@ -6,7 +6,7 @@ It knows no widget. Views observe its traits and call its methods; whatever is s
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,6 +23,7 @@ from adaptwin_widgets.model import is_compressed
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import Planner
 from adaptwin_widgets.recipe import Recipe
+from adaptwin_widgets.sensitivity import Sensitivity
 from adaptwin_widgets.spectra import spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.speed import speed_table
@@ -190,7 +191,7 @@ class Workbench(HasTraits):
         taken |= {t.name.removeprefix("Try ") for t in self.worker.tasks if not t.finished}
         name = new_name(plan, method, taken)
         how = Try(name, minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note, method)
-        return self._submit(how, plan)
+        return self._submit(how, plan, self.recipe.even if method == "even" and self._worth(plan.budget) else None)
 
     def resume(self, name: str) -> Task:
         """Go on with a try that was paused, or cut off by a restart."""
@@ -319,10 +320,14 @@ class Workbench(HasTraits):
         budgets: dict[str, Any] = {side: removed[f"{side}_reduction"] for side in sides}
         if method == "uniform":
             return uniform(self.spectra, **budgets)
-        worth = self.planner.sensitivity if self.planner.measured(sides) else None
-        return RankPlan.for_budget(self.spectra, sensitivity=worth, even=True, **budgets)
+        return RankPlan.for_budget(self.spectra, sensitivity=self._worth(sides), even=True, **budgets)
 
-    def _submit(self, how: Try, plan: RankPlan) -> Task:
+    def _worth(self, sides: Iterable[str]) -> Sensitivity | None:
+        """The measured damage that an allocation for these sides goes by."""
+        return self.planner.sensitivity if self.planner.measured(sides) else None
+
+    def _submit(self, how: Try, plan: RankPlan, better: Callable[..., RankPlan] | None = None) -> Task:
+        """better: makes a plan of the same budget from it that takes longer than anybody waits for a button."""
         tuning, live = Job(), Live(how, lambda state: setattr(self, "tuning", state))
 
         def work(task: Task) -> Whisper:
@@ -331,7 +336,11 @@ class Workbench(HasTraits):
                 live.show("preparing")
                 task.listeners.append(live.scoring)
             try:
-                return self.attempts.make(how, plan, job=task, tuning=tuning, on_progress=live.stepped)
+                best = plan
+                if better is not None:
+                    self.recipe.job = task
+                    best = better(self._worth(plan.budget), **plan.budget)
+                return self.attempts.make(how, best, job=task, tuning=tuning, on_progress=live.stepped)
             finally:
                 self._tuning = None
                 if how.tuned:

@@ -241,6 +241,26 @@ def test_even_is_as_small_with_all_heads_of_a_layer_alike(bench: Workbench):
     assert all(len(set(ranks)) == 1 for ranks in record.plan["ranks"].values())
 
 
+def test_even_measures_how_many_heads_it_needs(bench: Workbench, monkeypatch):
+    """In the background, where damage is measured; else it takes no heads away."""
+    asked: list[int] = []
+
+    def measure(_, plans, *__, **___):
+        asked.append(len(plans))
+        return [2.0, 1.0]
+
+    monkeypatch.setattr("adaptwin_widgets.recipe.measure_damage", measure)
+    bench.planner.learn(
+        bench.recipe.spectra, aw.Sensitivity({t: [(0.1, 1e-3), (0.5, 0.1)] for t in bench.planner.twins})
+    )
+    cut(bench)
+    bench.attempt(method="even").wait(300)
+    (record,) = bench.study.records[1:]
+    assert asked == [2]
+    assert [record.plan["ranks"][f"encoder.{i}.value_output"].count(0) for i in range(4)] == [2] * 4
+    assert RankPlan.load(bench.study.point(record.name) / "plan.json").to_dict() == record.plan
+
+
 def test_names_are_never_taken_twice(bench: Workbench):
     cut(bench)
     first, second = bench.attempt(), bench.attempt()
