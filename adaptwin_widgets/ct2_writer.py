@@ -57,7 +57,7 @@ def specification(whisper: Whisper, specs: Any) -> Any:
     """The model as CTranslate2's own description of a Whisper."""
     network, config = whisper.model.model, whisper.config
     # The decoder keeps all heads, for some follow the audio and are named by their numbers.
-    heads = max(1, *(len(packed_attention(layer.self_attn).left) for layer in network.encoder.layers))
+    heads = max(len(packed_attention(layer.self_attn).left) for layer in network.encoder.layers)
     spec = specs.whisper_spec.WhisperSpec(
         config.encoder_layers, heads, config.decoder_layers, config.decoder_attention_heads
     )

@@ -127,7 +127,7 @@ class Attention:
 
     def __init__(self, graph: Graph, layer: nn.Module, name: str):
         self.graph, self.name, packed = graph, name, packed_attention(layer)
-        self.packed = packed.pick(packed.left or [0], packed.key_dim, packed.value_dim)
+        self.packed = packed.pick(packed.left, packed.key_dim, packed.value_dim)
 
     def key(self, x: str) -> str:
         """[B, heads, T, Dk] of x [B, T, d]."""

@@ -101,8 +101,9 @@ class PackedAttention:
 
     @property
     def left(self) -> list[int]:
-        """The heads that are left: where no value gets through, nobody hears what a head attends to."""
-        return [h for h, (_, value) in enumerate(self.ranks) if value] if self.ranks else list(range(self.heads))
+        """The heads that are left: where no value gets through, nobody hears what a head attends to. The first stays,
+        for something has to answer for the layer."""
+        return [h for h, (_, value) in enumerate(self.ranks) if value] or [0] if self.ranks else list(range(self.heads))
 
     def pick(self, heads: list[int], key_dim: int, value_dim: int) -> PackedAttention:
         """Some of the heads alone, cut to dimensions that hold all they use or padded with zeros to larger ones;
@@ -133,7 +134,7 @@ class PackedAttention:
         """
         if not self.ranks:
             return [self]
-        left = self.left or [0]
+        left = self.left
         if fused:
             sizes = [max(pair) if h in left else 0 for h, pair in enumerate(self.ranks)]
             return [

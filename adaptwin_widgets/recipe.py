@@ -31,9 +31,8 @@ from adaptwin_widgets.windows import ROUGH, WINDOWS, require_observable
 
 ALLOCATIONS = ("measured", "energy")
 METHODS = ("ours", "even", "uniform", "adaptwin")
-HEADS = (
-    3  # of an even plan, one head in so many may go; in pairs, for threads share heads and an odd one makes one wait
-)
+# Of an even plan, one head in so many may go; in pairs, for threads share heads and an odd one makes one wait.
+HEADS = 3
 COUNTED = (*COUNTS, "time")  # what a budget can be a fraction of
 
 

@@ -13,7 +13,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -208,7 +208,6 @@ def measure_sensitivity(
             plans, alone = _plans_together(model, spectra, result, side)
             result.together[side] = list(zip(alone, measurer.damages(plans, job), strict=True))
             keep()
-    release(model.device)
     return result
 
 
@@ -245,13 +244,11 @@ def _measurer(
     """Who measures: this process, or the workers of an executor, who share a folder."""
     if executor is None:
         yield _Here(model, corpora, spectra, stats, how)
-    elif isinstance(executor, Crew):
-        executor.share(model, corpora, stats, spectra)
-        yield _Elsewhere(executor, how)
     else:
-        with Crew(executor, folder) as crew:
+        with nullcontext(executor) if isinstance(executor, Crew) else Crew(executor, folder) as crew:
             crew.share(model, corpora, stats, spectra)
             yield _Elsewhere(crew, how)
+    release(model.device)
 
 
 def _plans_together(

@@ -83,9 +83,10 @@ def missed(twin: Twin, ranks: Mapping[str, list[int]], full: int) -> list[int]:
     >>> [missed(Twin("encoder", 0, kind), gone, 64) for kind in ("query_key", "value_output")]
     [[64, 9], [0, 20]]
     """
-    own = ranks[str(twin)]
-    values = ranks.get(str(twin._replace(kind="value_output")), own) if twin.kind == "query_key" else own
-    return [rank if value or twin.kind != "query_key" else full for rank, value in zip(own, values, strict=True)]
+    own, values = ranks[str(twin)], ranks.get(str(twin._replace(kind="value_output")))
+    if twin.kind != "query_key" or values is None:  # what is not named is whole
+        return own
+    return [rank if value else full for rank, value in zip(own, values, strict=True)]
 
 
 def attention_weights(model: nn.Module, part: str, layer: int) -> tuple[Tensor, ...]:

@@ -190,6 +190,9 @@ def test_nobody_misses_queries_of_a_head_whose_values_are_gone(planner, spectra)
     now, then = planner.numbers(), planner.numbers(values)
     assert now["damage"] == then["damage"] > 0 and now["energy"] == then["energy"]
     assert now["encoder"][1] < then["encoder"][1]
+    alone = replace(planner.plan, ranks={"encoder.0.query_key": [0, 5]})
+    missed, deep = planner.numbers(alone), planner.numbers(replace(alone, ranks={"encoder.0.query_key": [1, 5]}))
+    assert missed["damage"] > deep["damage"] and missed["energy"] < deep["energy"], "whose values are there are missed"
     assert planner.shift("encoder.0.query_key", 2).ranks["encoder.0.query_key"] == [0, 7], "what is gone stays gone"
     assert planner.change("encoder.0.query_key", 3).ranks["encoder.0.query_key"] == [3, 3]
 
