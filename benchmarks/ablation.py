@@ -49,6 +49,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "decoder at three tenths of the rate": {"decoder": 0.3},
     "encoder alone": {"decoder": 0.0},
     "no word of the transcripts": {"transcripts": 0.0},
+    "a quarter of the transcripts' word": {"transcripts": 0.25},
     "the transcripts' word alone": {"transcripts": 1.0},
     "target's share 0.8": {"target_weight": 0.8},
     "target's share 0.2": {"target_weight": 0.2},
