@@ -41,6 +41,10 @@ def allocate(
     require_whole(prices, embedding is not None or vocabulary is not None)
     if fewer_heads and not even:
         raise InputError("Heads go as a whole from even plans alone; give even=True as well, or no fewer_heads.")
+    if fewer_heads and encoder is None and model is None:
+        raise InputError(
+            "The heads of fewer_heads are the encoder's; give an encoder or model budget too, or none of them."
+        )
     shape, locked = shape_of(spectra.config), tuple(locked)
     bare = RankPlan({}, shape, spectra.source, locked, "embedding only", {}, embedding, vocabulary)
     if bare.after != bare.before and (encoder, decoder, model, tau) == (None,) * 4:

@@ -25,7 +25,7 @@ from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.run import Progress
 from adaptwin_widgets.score import evaluate, score_texts
-from adaptwin_widgets.settings import settings_for
+from adaptwin_widgets.settings import Settings, settings_for
 from adaptwin_widgets.speech import Corpus, prompt_key, require_disjoint
 from adaptwin_widgets.study import Record, Study, versions
 from adaptwin_widgets.transcribe import transcribe
@@ -39,15 +39,16 @@ WATCHED = 6  # held-out utterances of each corpus whose word errors are watched 
 class Try:
     """How a try is made; what ``try.json`` holds.
 
-    minutes or steps: of tuning; neither: none. target_weight: share of the first corpus; corpora: names of the
-    speech to tune on, none: all. method: how the ranks were chosen (`Recipe.plan`). untuned: its scores before tuning,
-    once known.
+    minutes or steps: of tuning; neither: none. target_weight: share of the first corpus; transcripts: how much is their
+    word (`Settings`); corpora: names of the speech to tune on, none: all. method: how the ranks were chosen
+    (`Recipe.plan`). untuned: its scores before tuning, once known.
     """
 
     name: str
     minutes: float | None = None
     steps: int | None = None
     target_weight: float = 0.5
+    transcripts: float = Settings.transcripts
     corpora: list[str] = field(default_factory=list)
     seed: int = 0
     note: str = ""
@@ -149,7 +150,7 @@ class Attempts:
             small = self._tune(how, small, place, job, tuning or Job(), on_progress)
             record.untuned, record.scores = how.untuned, self._score(small, how.name, job)
             record.tuning = small.notes["tuning"]
-            record.settings |= {"target_weight": how.target_weight, "corpora": how.corpora}
+            record.settings |= {name: getattr(how, name) for name in ("target_weight", "transcripts", "corpora")}
         small.notes["scores"] = record.scores
         small.save_pretrained(folder)
         record.model = folder.relative_to(study.folder).as_posix()
@@ -172,8 +173,9 @@ class Attempts:
             job.update(inner.done, inner.total, inner.text)
 
         corpora = [c for c in self.recipe.speech if not how.corpora or c.name in how.corpora]
-        settings = settings_for(small, target_weight=how.target_weight, rough=self.recipe.rough, seed=how.seed)
-        key = (tuple(c.name for c in corpora), how.target_weight, how.seed)
+        mine = {"target_weight": how.target_weight, "transcripts": how.transcripts, "seed": how.seed}
+        settings = settings_for(small, rough=self.recipe.rough, **mine)
+        key = (tuple(c.name for c in corpora), *mine.values())
         if key not in self._lessons:
             # Teacher's states of two kinds of lessons at once would hold twice the memory for little.
             self._lessons.clear()

@@ -11,7 +11,8 @@ from traitlets import Dict, Float, HasTraits, List, TraitError, Unicode
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Job
 from adaptwin_widgets.mismatch import check_speech
-from adaptwin_widgets.speech import Corpus
+from adaptwin_widgets.settings import Settings
+from adaptwin_widgets.speech import Corpus, prompt_key
 from adaptwin_widgets.whisper import Whisper
 
 UNITS = ("minutes", "steps")
@@ -22,9 +23,10 @@ class Choices(HasTraits):
     """The settings of the next try; a view edits them, `arguments` are those of `Workbench.attempt`.
 
     corpora: names of the speech to tune on; target_weight: the share of windows that are the target speaker's, 0 to
-    1; unit: whether `minutes` or `steps` ends the tune; method: one of the workbench's; note: kept with the try.
-    Any number can be put in, so that a half-typed one is no error yet: `problem` says what is wrong. doubts: what
-    `check` found, a row for each corpus with transcripts: its name, a sentence, its worst suspects.
+    1; transcripts: how much of what tuning teaches is their word, 0 to 1; unit: whether `minutes` or `steps` ends the
+    tune; method: one of the workbench's; note: kept with the try. Any number can be put in, so that a half-typed one is
+    no error yet: `problem` says what is wrong. doubts: what `check` found, a row for each corpus with transcripts: its
+    name, a sentence, its worst suspects.
 
     >>> choices = Choices([Corpus([], "ann")], ("ours", "uniform"))
     >>> choices.put(minutes=3)
@@ -40,6 +42,7 @@ class Choices(HasTraits):
 
     corpora = List(Unicode())
     target_weight = Float(0.5, allow_none=True)
+    transcripts = Float(Settings.transcripts, allow_none=True)
     unit = Unicode("minutes")
     minutes = Float(5.0, allow_none=True)
     steps = Float(200.0, allow_none=True)
@@ -87,6 +90,11 @@ class Choices(HasTraits):
         return len(self.chosen) > 1 and self.chosen[0] is self.speech[0]
 
     @property
+    def written(self) -> bool:
+        """Whether the chosen speech has transcripts."""
+        return any(prompt_key(u.text) for corpus in self.chosen for u in corpus)
+
+    @property
     def limit(self) -> float | None:
         return self.steps if self.unit == "steps" else self.minutes
 
@@ -111,10 +119,15 @@ class Choices(HasTraits):
             return "There is no speech to tune on; give the workbench some."
         if not self.chosen:
             return "No speech is chosen; choose at least one corpus to tune on."
-        weight, limit = self.target_weight, self.limit
-        if self.mixes and (weight is None or not 0 <= weight <= 1):
-            said = "empty" if weight is None else f"{100 * weight:g} %"
-            return f"The target speaker's share is {said}; give a number from 0 to 100 %."
+        shares = (
+            ("target speaker's", self.target_weight, self.mixes),
+            ("transcripts'", self.transcripts, self.written),
+        )
+        for whose, share, means in shares:
+            if means and (share is None or not 0 <= share <= 1):
+                said = "empty" if share is None else f"{100 * share:g} %"
+                return f"The {whose} share is {said}; give a number from 0 to 100 %."
+        limit = self.limit
         if limit is None:
             return f"How long to tune is empty; give a number of {self.unit}."
         if not 0 < limit < math.inf:
@@ -132,9 +145,10 @@ class Choices(HasTraits):
         if self.problem:
             raise InputError(self.problem)
         assert self.limit is not None  # `problem` says so
+        word = {"transcripts": self.transcripts} if self.written else {}
         limit = {"steps": int(self.limit)} if self.unit == "steps" else {"minutes": self.limit}
         return {
-            **limit, "method": self.method, "target_weight": self._weight(),
+            **limit, **word, "method": self.method, "target_weight": self._weight(),
             "corpora": [corpus.name for corpus in self.chosen], "note": self.note,
         }  # fmt: skip
 

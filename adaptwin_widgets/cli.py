@@ -31,11 +31,13 @@ from adaptwin_widgets.options import (
     Seed,
     Speech,
     Steps,
+    Transcripts,
     Weight,
     Whole,
     Windows,
     Words,
 )  # fmt: skip
+from adaptwin_widgets.settings import Settings
 from adaptwin_widgets.windows import WINDOWS
 
 if TYPE_CHECKING:  # a command imports what it needs, so that a mistake in the call is said at once
@@ -86,15 +88,13 @@ def spectra(
     as_json: Json = False,
 ) -> None:
     """Write the singular values of every twin as a table (CSV)."""
-    from adaptwin_widgets import load
-    from adaptwin_widgets import observe as observe_speech
-    from adaptwin_widgets import spectra as spectra_of
+    import adaptwin_widgets as aw
 
     require_file(output)
     began, job = time.monotonic(), progress(as_json)
-    sounds, whisper = corpora(speech, as_json), load(model)
-    stats = observe_speech(whisper, sounds, windows=windows, job=job) if sounds else None
-    table = spectra_of(whisper, stats, job=job).frame()
+    sounds, whisper = corpora(speech, as_json), aw.load(model)
+    stats = aw.observe(whisper, sounds, windows=windows, job=job) if sounds else None
+    table = aw.spectra(whisper, stats, job=job).frame()
     write_atomically(output, table.to_csv(index=False))
     result = {"rows": len(table), "activation_aware": stats is not None, "output": str(output),
               "seconds": time.monotonic() - began}  # fmt: skip
@@ -185,6 +185,7 @@ def tune(
     minutes: Minutes = None,
     steps: Steps = None,
     target_weight: Weight = 0.5,
+    transcripts: Transcripts = Settings.transcripts,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped or killed.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
@@ -207,8 +208,8 @@ def tune(
     with interruptible(job := progress(as_json)):
         tuned = tune_model(
             small, teacher=original, speech=sounds, minutes=minutes, steps=steps, checkpoint=state,
-            resume=resume and state.is_file(), settings=settings_for(small, target_weight=target_weight, seed=seed),
-            job=job,
+            resume=resume and state.is_file(), job=job,
+            settings=settings_for(small, target_weight=target_weight, transcripts=transcripts, seed=seed),
         )  # fmt: skip
     tuned.save_pretrained(output)
     config, run = tuned.config, tuned.notes["tuning"]
@@ -234,15 +235,14 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Word error rate on a corpus, with its 95 % interval."""
-    from adaptwin_widgets import evaluate as score_model
-    from adaptwin_widgets import load
+    import adaptwin_widgets as aw
     from adaptwin_widgets.intake import speech_of
     from adaptwin_widgets.speech import apply_condition
 
     require_file(hypotheses)
     sounds = apply_condition(speech_of(speech, lambda: progress(as_json), limit), condition)
-    whisper, other = load(model), load(against) if against else None
-    score = score_model(
+    whisper, other = aw.load(model), aw.load(against) if against else None
+    score = aw.evaluate(
         whisper, sounds, language=language, task=task, dtype=dtype, against=other, job=progress(as_json)
     )
     if hypotheses:
@@ -266,6 +266,7 @@ def study(
     allocation: Allocation = "measured",
     target_weight: Weight = 0.5,
     windows: Windows = WINDOWS,
+    transcripts: Transcripts = Settings.transcripts,
     seed: Seed = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Points at once, a process each.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Or on a dask cluster: its address.")] = None,
@@ -286,8 +287,8 @@ def study(
     executor, sounds = executor_of(workers, scheduler), corpora(speech, as_json)
     done = run_study(
         load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
-        target_weight=target_weight, allocation=allocation, windows=windows, seed=seed, executor=executor,
-        threads=threads, job=progress(as_json),
+        target_weight=target_weight, allocation=allocation, windows=windows, transcripts=transcripts, seed=seed,
+        executor=executor, threads=threads, job=progress(as_json),
     )  # fmt: skip
     page = done.folder / "frontier.html"
     points_of = [{"name": r.name, **r.sizes, "wer": {n: s["wer"] for n, s in r.scores.items()}} for r in done.records]
@@ -308,14 +309,13 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model as a folder that another runtime loads."""
-    from adaptwin_widgets import load
+    import adaptwin_widgets as aw
     from adaptwin_widgets.export import DTYPES, FILES, check_export
-    from adaptwin_widgets.export import export as write
 
     began = time.monotonic()
     place = output.resolve()  # what "." was is gone when it is replaced
     check_export(place, to, dtype)  # now, not after a download
-    folder = write(load(model), place, to=to, dtype=dtype)
+    folder = aw.export(aw.load(model), place, to=to, dtype=dtype)
     size = sum(path.stat().st_size for path in folder.iterdir() if path.name in FILES)  # others may lie beside them
     dtype = dtype or DTYPES[to][0]
     result = {"output": str(output), "format": to, "dtype": dtype, "bytes": size, "seconds": time.monotonic() - began}

@@ -33,6 +33,9 @@ Windows = Annotated[
     int, typer.Option(min=1, help="Windows of 30 s of each corpus to observe; fewer are quicker and cost accuracy.")
 ]
 Weight = Annotated[float, typer.Option("--target-weight", help="Share of the target speaker's speech.")]
+Transcripts = Annotated[
+    float, typer.Option(help="How much of what tuning teaches is the transcripts' word; the rest the original's.")
+]
 Seed = Annotated[int, typer.Option(help="For everything that is drawn at random.")]
 Minutes = Annotated[float | None, typer.Option(help="Minutes to tune (in a study: per point).")]
 Steps = Annotated[int | None, typer.Option(help="Steps to tune, instead of --minutes.")]

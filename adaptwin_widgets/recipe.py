@@ -21,7 +21,7 @@ from adaptwin_widgets.pieces import Crew
 from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
 from adaptwin_widgets.prices import COUNTS, PARAMETERS, Prices, Times
 from adaptwin_widgets.sensitivity import Sensitivity, measure_damage, measure_sensitivity
-from adaptwin_widgets.settings import LESSONS, Settings, settings_for
+from adaptwin_widgets.settings import LESSONS, Settings, require_share, settings_for
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus, distinct
 from adaptwin_widgets.tune import prepare, tune
@@ -41,13 +41,14 @@ class Recipe:
 
     speech: corpora, the target speaker's first. allocation: "measured" (damage of every twin, measured once) or
     "energy" (quick). rough: the share of windows, in statistics and tuning, that are heard through noise, a telephone
-    or a room; the others as they are.
+    or a room; the others as they are. transcripts: how much of what tuning teaches is their word, where there are any,
+    and not the original's (`Settings`).
 
     >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
     >>> recipe = aw.Recipe(aw.load("tiny.en"), [aw.demo_speech()["target_train"]])               # doctest: +SKIP
     >>> small = recipe.tune(recipe.compress(recipe.plan(encoder=0.3)), minutes=1)         # doctest: +SKIP
 
-    Raises InputError for an unknown allocation, less than one window, and a weight that is no share.
+    Raises InputError for an unknown allocation, less than one window, and a weight or transcripts that are no share.
     """
 
     def __init__(
@@ -59,14 +60,17 @@ class Recipe:
         allocation: str = "measured",
         windows: int = WINDOWS,
         rough: float = ROUGH,
+        transcripts: float = Settings.transcripts,
         seed: int = 0,
         job: Job | None = None,
     ):
         if allocation not in ALLOCATIONS:
             raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
         require_observable(windows, target_weight)
+        require_share(transcripts)
         self.model, self.speech, self.target_weight = model, distinct(speech), target_weight
         self.allocation, self.windows, self.rough, self.seed, self.job = allocation, windows, rough, seed, job
+        self.transcripts = transcripts
         self.crew: Crew | None = None  # who measures the sensitivity instead of this process
         self._damage = Sensitivity()
 
@@ -111,7 +115,8 @@ class Recipe:
         >>> Recipe(None, [], windows=8).options["windows"]
         8
         """
-        return {name: getattr(self, name) for name in ("target_weight", "allocation", "windows", "rough", "seed")}
+        names = ("target_weight", "allocation", "windows", "rough", "transcripts", "seed")
+        return {name: getattr(self, name) for name in names}
 
     @cached_property
     def settings(self) -> Settings:
@@ -119,7 +124,8 @@ class Recipe:
 
     @property
     def _mine(self) -> dict[str, Any]:
-        return {"target_weight": self.target_weight, "rough": self.rough, "seed": self.seed}
+        names = ("target_weight", "rough", "transcripts", "seed")
+        return {name: getattr(self, name) for name in names}
 
     @cached_property
     def lessons(self) -> Lessons:

@@ -16,7 +16,7 @@ from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.pieces import PREFIX, Crew, Shared, corpus_of, turn, with_threads
 from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.recipe import Recipe
-from adaptwin_widgets.settings import check_limits
+from adaptwin_widgets.settings import Settings, check_limits
 from adaptwin_widgets.speech import Corpus, distinct
 from adaptwin_widgets.study import Record, Study, point_name
 from adaptwin_widgets.whisper import Whisper
@@ -35,6 +35,7 @@ def run_study(
     target_weight: float = 0.5,
     allocation: str = "measured",
     windows: int = WINDOWS,
+    transcripts: float = Settings.transcripts,
     seed: int = 0,
     recipe: Recipe | None = None,
     executor: Executor | int | None = None,
@@ -46,10 +47,11 @@ def run_study(
     model: a `Whisper`. speech: corpora to observe and tune on, the target speaker's first. evaluations: by name,
     the corpora to score. points: fractions of the encoder's parameters to remove. minutes or steps: of tuning, a
     point; neither: no tuning. recipe: one of this model and speech that was used before; what it has observed is
-    not observed again, and its settings take the place of target_weight, allocation, windows and seed. The original
-    is always the first record. executor: any of `concurrent.futures`, a dask cluster's or a number of processes here,
-    to work on several points at once; its workers have to see the folder and the recordings (see the page on
-    clusters). threads: of torch; with the same number, steps and seed the records are the same whatever the executor.
+    not observed again, and its settings take the place of target_weight, allocation, windows, transcripts and seed.
+    The original is always the first record. executor: any of `concurrent.futures`, a dask cluster's or a number of
+    processes here, to work on several points at once; its workers have to see the folder and the recordings (see the
+    page on clusters). threads: of torch; with the same number, steps and seed the records are the same whatever the
+    executor.
     Killed and called again, it goes on with the point, and within it the tuning step, at which it stopped.
 
     >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
@@ -66,7 +68,8 @@ def run_study(
         require_budgets(model.config, encoder=fraction)
     if recipe is None:
         recipe = Recipe(
-            model, speech, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed
+            model, speech, target_weight=target_weight, allocation=allocation, windows=windows,
+            transcripts=transcripts, seed=seed,
         )  # fmt: skip
     elif recipe.model is not model or [c.name for c in recipe.speech] != [c.name for c in distinct(speech)]:
         raise InputError("The recipe was made of another model or other speech; give run_study the same ones.")
@@ -78,7 +81,10 @@ def run_study(
     }
     recipe.job, job = job, ensure(job)
     attempts = Attempts(Study(folder, about), recipe, evaluations)
-    tries = {f: Try(point_name(f), minutes, steps, recipe.target_weight, seed=recipe.seed) for f in sorted(points)}
+    tries = {
+        f: Try(point_name(f), minutes, steps, recipe.target_weight, recipe.transcripts, seed=recipe.seed)
+        for f in sorted(points)
+    }
     with with_threads(threads):
         attempts.original(job)
         todo = {fraction: how for fraction, how in tries.items() if how.name not in attempts.study}

@@ -24,6 +24,7 @@ from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import Planner
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.sensitivity import Sensitivity
+from adaptwin_widgets.settings import Settings, require_share
 from adaptwin_widgets.spectra import spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.speed import speed_table
@@ -166,6 +167,7 @@ class Workbench(HasTraits):
         steps: int | None = None,
         method: str = "ours",
         target_weight: float = 0.5,
+        transcripts: float = Settings.transcripts,
         corpora: Sequence[str] | None = None,
         note: str = "",
     ) -> Task:
@@ -173,7 +175,8 @@ class Workbench(HasTraits):
 
         method: "ours" takes the plan as it is; at its budget, "even" keeps all heads of a layer alike, which other
         runtimes run without padding, and "uniform" gives every twin the same share.
-        target_weight: the first corpus's share. corpora: names of the speech to tune on (default: all).
+        target_weight: the first corpus's share. transcripts: how much is their word (`Settings`). corpora: names of
+        the speech to tune on (default: all).
         """
         plan = self._plan_for(method)
         if minutes is not None and steps is not None:
@@ -182,6 +185,7 @@ class Workbench(HasTraits):
             raise InputError("A tune needs a limit above 0; or only compress and score.")
         if not 0 <= target_weight <= 1:
             raise InputError(f"target_weight={target_weight} is no share; give a number from 0 to 1.")
+        require_share(transcripts)
         known = [c.name for c in self.speech]
         if unknown := [name for name in corpora or [] if name not in known]:
             raise InputError(f"There is no speech called {unknown[0]!r}; there is {', '.join(known)}.")
@@ -190,7 +194,9 @@ class Workbench(HasTraits):
         taken = {r.name for r in self.study.records} | {how.name for how in self.attempts.unfinished()}
         taken |= {t.name.removeprefix("Try ") for t in self.worker.tasks if not t.finished}
         name = new_name(plan, method, taken)
-        how = Try(name, minutes, steps, target_weight, list(corpora or []), self.recipe.seed, note, method)
+        how = Try(
+            name, minutes, steps, target_weight, transcripts, list(corpora or []), self.recipe.seed, note, method
+        )  # fmt: skip
         return self._submit(how, plan, self.recipe.even if method == "even" and self._worth(plan.budget) else None)
 
     def resume(self, name: str) -> Task:

@@ -227,6 +227,7 @@ def test_a_study_that_cannot_be_leaves_no_folder(run, files, tmp_path):
     refused(run(*words, "--points", "0.15,0.3,45"), "encoder=45.0 is no fraction")
     refused(run(*words, "--points", "0.15,0.99"), "encoder=0.99 cannot be met")
     refused(run(*words, "--target-weight", 50), "target's weight is 50")
+    refused(run(*words, "--transcripts", 50), "transcripts=50.0 is no share")
     assert not (tmp_path / "run").exists()
 
 
@@ -236,6 +237,7 @@ def test_ctrl_c_ends_a_tune_with_the_best_so_far(run, files, tmp_path, monkeypat
     aw.compress(model, aw.RankPlan.for_budget(aw.spectra(model), encoder=0.2)).save_pretrained(small)
     tune = ("tune", small, "--teacher", "tiny.en", "--speech", train, "--steps", 3, "-o", better)
     refused(run(*tune, "--target-weight", 50), "target's weight is 50.0")
+    refused(run(*tune, "--transcripts", -1), "transcripts=-1.0 is no share")
     step = Run.step
 
     def interrupted(self, fraction):

@@ -128,6 +128,9 @@ def test_even_plans_can_do_without_whole_heads(spectra):
         RankPlan.for_budget(spectra, encoder=0.3, even=True, fewer_heads=6)
     with pytest.raises(InputError, match="from even plans alone"):
         RankPlan.for_budget(spectra, encoder=0.3, fewer_heads=1)
+    for other in ({"decoder": 0.3}, {"tau": 1e-9}):  # which would leave them in their places without a word
+        with pytest.raises(InputError, match="fewer_heads are the encoder's"):
+            RankPlan.for_budget(spectra, even=True, fewer_heads=2, **other)
 
 
 def test_a_threshold_is_the_budget(spectra):
@@ -191,8 +194,8 @@ def test_a_budget_that_cannot_be_is_refused_before_anything_is_heard(tiny_en, mo
         recipe.plan("uniform", tau=0.1)
     with pytest.raises(InputError, match="made for another model"):
         recipe.compress(RankPlan.full(WhisperConfig()))
-    for options in ({"target_weight": 50}, {"target_weight": 0}, {"windows": 0}):
-        with pytest.raises(InputError, match=r"above 0 and at most 1|observe nothing"):
+    for options in ({"target_weight": 50}, {"target_weight": 0}, {"windows": 0}, {"transcripts": 2}):
+        with pytest.raises(InputError, match=r"above 0 and at most 1|observe nothing|is no share"):
             aw.Recipe(tiny_en, recipe.speech, **options)
 
 

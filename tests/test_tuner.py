@@ -145,14 +145,21 @@ def test_the_form_shows_the_speech_and_what_start_will_do(bench: Bench):
 
 def test_start_asks_for_what_is_chosen(bench: Bench):
     tuner = Tuner(bench, unit="steps")
-    for name, value in {"steps": 30, "target_weight": 0.8, "method": "uniform", "note": "second try"}.items():
+    for name, value in {
+        "steps": 30,
+        "target_weight": 0.8,
+        "transcripts": 0.25,
+        "method": "uniform",
+        "note": "second try",
+    }.items():
         press(tuner, "set", name=name, value=value)
     assert tuner.form["label"] == "Compress, tune 30 steps, score"
     press(tuner, "start")
     settle(lambda: tuner.live["state"] == "done")
     assert bench.asked == [
         {
-            "steps": 30, "method": "uniform", "target_weight": 0.8, "corpora": ["ann", "others"], "note": "second try",
+            "steps": 30, "method": "uniform", "target_weight": 0.8, "transcripts": 0.25, "corpora": ["ann", "others"],
+            "note": "second try",
         }
     ]  # fmt: skip
     assert tuner.form["note"] == "", "the note was that try's"
@@ -178,6 +185,8 @@ def test_only_compress_and_score_needs_no_limit(bench: Bench):
         ({"unit": "hours"}, "A tune cannot be limited by 'hours'; choose minutes or steps."),
         ({"target_weight": 1.4}, "The target speaker's share is 140 %; give a number from 0 to 100 %."),
         ({"target_weight": None}, "The target speaker's share is empty; give a number from 0 to 100 %."),
+        ({"transcripts": -0.2}, "The transcripts' share is -20 %; give a number from 0 to 100 %."),
+        ({"transcripts": None}, "The transcripts' share is empty; give a number from 0 to 100 %."),
         ({"corpora": []}, "No speech is chosen; choose at least one corpus to tune on."),
         ({"corpora": ["bob"]}, "There is no speech 'bob'; choose from ann, others."),
         ({"method": "magic"}, "There is no method 'magic'; choose ours or uniform."),
@@ -235,6 +244,14 @@ def test_transcripts_that_may_not_match_are_shown_before_anything_is_tuned(
     assert second["worst"][0]["heard"] == "Nothing that was written"
     press(tuner, "set", name="doubts", value=[])
     assert tuner.error["sentence"].startswith("'doubts' cannot be chosen")
+
+
+def test_speech_without_transcripts_has_no_share_of_them():
+    unwritten = Corpus([Utterance("ann-1", Path("ann.wav"), "", "ann", 10.0)], "ann")
+    choices = Choices([unwritten, speech("bob", 10)], ("ours",))
+    assert choices.written and choices.arguments()["transcripts"] == aw.Settings().transcripts
+    choices.put(corpora=["ann"], transcripts=None)
+    assert not choices.written and "transcripts" not in choices.arguments()
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_a_tune_pauses_within_a_step_goes_on_and_stops(bench: Workbench, tiny_en
     cut(bench, 0.45)
     states, said = [], []
     bench.observe(lambda change: states.append(change.new.get("state")), "tuning")
-    task = bench.attempt(steps=500, target_weight=0.7, corpora=[c.name for c in learning])
+    task = bench.attempt(steps=500, target_weight=0.7, transcripts=0.25, corpora=[c.name for c in learning])
     task.listeners.append(lambda job: said.append(job.text))
     until(lambda: steps(bench) >= 2)
     assert WRITING in said and "scoring" not in states, "the original writes, and it is still a tune"
@@ -153,6 +153,7 @@ def test_a_tune_pauses_within_a_step_goes_on_and_stops(bench: Workbench, tiny_en
     assert later.tuning["state"] == "done" and not later.unfinished
     assert record.tuning["stopped"] and one["steps"] < record.tuning["steps"] < 500
     assert set(record.untuned) == set(record.scores) and record.settings["target_weight"] == 0.7
+    assert record.settings["transcripts"] == record.tuning["settings"]["transcripts"] == 0.25
     assert not (later.study.point("encoder-45") / "tuning.safetensors").exists(), "it is not needed any more"
 
 
@@ -323,6 +324,7 @@ def test_an_unfinished_try_can_be_forgotten(bench: Workbench):
         ({"minutes": 0}, "above 0"),
         ({"steps": -3}, "above 0"),
         ({"target_weight": 2}, "no share"),
+        ({"transcripts": -1}, "no share"),
         ({"corpora": ["nobody"]}, "no speech called 'nobody'"),
         ({"corpora": []}, "no speech to tune on"),
         ({"method": "magic"}, "choose one of"),

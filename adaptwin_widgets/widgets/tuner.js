@@ -100,25 +100,38 @@ function legend(names, curves) {
 
 // ---- the form ---------------------------------------------------------------------------------------------
 
+// A share of one, as a slider and a number in percent. means: whether it means something now.
+function shareOf(label, tell) {
+  const slider = make("input", { type: "range", min: 0, max: 100, step: 5, "aria-label": `${label}, percent` });
+  const typed = make("input", { type: "number", min: 0, max: 100, step: 1, "aria-label": `${label}, number, percent` });
+  slider.addEventListener("input", () => { typed.value = slider.value; });
+  slider.addEventListener("change", () => tell(slider.valueAsNumber / 100));
+  typed.addEventListener("input", () => tell(number(typed) === null ? null : number(typed) / 100));
+  return { nodes: [slider, make("span", { class: "aw-tuner-unit" }, typed, "%")], number: typed, show(share, means) {
+    const percent = share === null ? null : Math.round(1000 * share) / 10;
+    if (percent !== null) put(slider, Math.min(100, Math.max(0, percent)));
+    put(typed, percent);
+    slider.disabled = typed.disabled = !means;
+  } };
+}
+
 function formOf(model) {
   const set = (name, value) => model.send({ do: "set", name, value });
   const speech = make("div", { class: "aw-column aw-tuner-speech", role: "group", "aria-label": "Speech to tune on" });
-  const slider = make("input", { type: "range", min: 0, max: 100, step: 5, "aria-label": "Target speaker's share, percent" });
-  const share = make("input", { type: "number", min: 0, max: 100, step: 1, "aria-label": "Target speaker's share, number, percent" });
+  const target = shareOf("Target speaker's share", (value) => set("target_weight", value));
+  const word = shareOf("Transcripts' share", (value) => set("transcripts", value));
   const limit = make("input", { type: "number", min: 0, step: "any", "aria-label": "How long to tune" });
   const unit = make("select", { "aria-label": "Unit of the limit" },
     ...["minutes", "steps"].map((name) => make("option", { value: name }, name)));
   const method = make("select", { "aria-label": "Method" });
   const means = make("span", { class: "aw-faint" });
   const note = make("input", { type: "text", "aria-label": "Note on this try", placeholder: "kept with the try" });
-  const hint = make("span", { class: "aw-faint" }, "needs the target's speech and other speech");
+  const mixes = make("span", { class: "aw-faint" }, "needs the target's speech and other speech");
+  const written = make("span", { class: "aw-faint" });
   const plan = make("span");
   const doubts = make("div", { class: "aw-column aw-tuner-doubts", role: "status" });
   const check = make("button", { type: "button", title: "The original listens to all of it, in the background",
     onclick: once(() => model.send({ do: "check" })) }, "Check the transcripts");
-  slider.addEventListener("input", () => { share.value = slider.value; });
-  slider.addEventListener("change", () => set("target_weight", slider.valueAsNumber / 100));
-  share.addEventListener("input", () => set("target_weight", number(share) === null ? null : number(share) / 100));
   limit.addEventListener("input", () => set(unit.value, number(limit)));
   unit.addEventListener("change", () => set("unit", unit.value));
   method.addEventListener("change", () => set("method", method.value));
@@ -158,11 +171,10 @@ function formOf(model) {
     const form = model.get("form");
     drawSpeech(form.corpora);
     drawDoubts(form.doubts);
-    const percent = form.target_weight === null ? null : Math.round(1000 * form.target_weight) / 10;
-    if (percent !== null) put(slider, Math.min(100, Math.max(0, percent)));
-    put(share, percent);
-    slider.disabled = share.disabled = !form.mixes;
-    hint.hidden = form.mixes;
+    target.show(form.target_weight, form.mixes);
+    word.show(form.transcripts, form.written);
+    mixes.hidden = form.mixes;
+    say(written, form.written ? "how much their word counts beside the original's" : "the speech has no transcripts");
     put(unit, form.unit);
     put(limit, form[form.unit === "steps" ? "steps" : "minutes"]);
     if (!method.options.length) method.append(...form.methods.map((m) => make("option", { value: m.name }, m.name)));
@@ -170,12 +182,12 @@ function formOf(model) {
     say(means, form.methods.find((m) => m.name === form.method)?.means ?? "");
     put(note, form.note);
   }
-  for (const input of [share, limit, note, unit, method]) input.addEventListener("blur", draw);
+  for (const input of [target.number, word.number, limit, note, unit, method]) input.addEventListener("blur", draw);
 
   const row = (label, ...controls) => [make("span", { class: "aw-faint" }, label), make("div", { class: "aw-row" }, ...controls)];
   const node = make("div", { class: "aw-tuner-form" }, ...row("Plan", plan), ...row("Speech", speech),
     ...row("", check, doubts),
-    ...row("Target's share", slider, make("span", { class: "aw-tuner-unit" }, share, "%"), hint),
+    ...row("Target's share", ...target.nodes, mixes), ...row("Transcripts' share", ...word.nodes, written),
     ...row("Tune for", limit, unit), ...row("Method", method, means), ...row("Note", note));
   return { node, draw, plan };
 }

@@ -144,7 +144,7 @@ class Tuner(View):
                 for c in chosen.speech
             ],
             "methods": [{"name": name, "means": METHODS.get(name, "")} for name in chosen.methods],
-            "mixes": chosen.mixes, "label": chosen.label, "problem": chosen.problem,
+            "mixes": chosen.mixes, "written": chosen.written, "label": chosen.label, "problem": chosen.problem,
         }  # fmt: skip
 
     def _refresh(self) -> None:
