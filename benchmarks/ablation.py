@@ -56,8 +56,13 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 PAPER = "the paper's recipe, reconstructed"
 EARLY = "ends and gaps as the teacher has them"
-AS_THE_TEACHER = ((samples, {"SHORT": 0.0}), (distill, {"endless": lambda logits, *_: logits}))
-EVERY = (*WAYS, EARLY, PAPER)
+EVERYONE = "everyone's transcripts, not the target's alone"
+HALF = {"transcripts": aw.Settings().transcripts}
+PATCHES: dict[str, Any] = {
+    EARLY: ((samples, {"SHORT": 0.0}), (distill, {"endless": lambda logits, *_: logits})),
+    EVERYONE: ((distill, {"Samples": lambda *args, **how: samples.Samples(*args, **how | HALF)}),),
+}
+EVERY = (*WAYS, *PATCHES, PAPER)
 
 
 def main() -> None:
@@ -108,9 +113,9 @@ def main() -> None:
             start, settings = rough, aw.Settings.adaptwin(seed=chosen.seed)
         steps = chosen.steps * aw.Settings().batch_size // settings.batch_size  # the same number of windows for all
         with ExitStack() as early:
-            for module, values in AS_THE_TEACHER if way == EARLY else ():
+            for module, values in PATCHES.get(way, ()):
                 early.enter_context(changed(module, values))
-            lessons = prepare(model, train, settings) if way == EARLY else recipe.prepare(train, settings)
+            lessons = prepare(model, train, settings) if way in PATCHES else recipe.prepare(train, settings)
             for step in range(steps):  # not in the time of the first way that shares these lessons
                 lessons.write(step)
             began = time.perf_counter()
