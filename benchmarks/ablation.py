@@ -98,7 +98,7 @@ def main() -> None:
                 f"WER {row[n]['wer']:5.2f}"
                 for n in yardsticks
             )
-            print(f"{title:42}{cells}   noise KL {row['noise']['kl']:.4f}   {seconds:4.0f} s", flush=True)
+            print(f"{title:50}{cells}   noise KL {row['noise']['kl']:.4f}   {seconds:4.0f} s", flush=True)
 
     budget = {side: getattr(chosen, side) for side in ("encoder", "decoder") if getattr(chosen, side)}
     recipe = aw.Recipe(model, train, allocation=chosen.allocation, windows=chosen.windows, seed=chosen.seed)
