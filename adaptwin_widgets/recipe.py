@@ -21,7 +21,7 @@ from adaptwin_widgets.pieces import Crew
 from adaptwin_widgets.plan import ADAPTWIN, RankPlan, shape_of
 from adaptwin_widgets.prices import COUNTS, PARAMETERS, Prices, Times
 from adaptwin_widgets.sensitivity import Sensitivity, measure_damage, measure_sensitivity
-from adaptwin_widgets.settings import LESSONS, Settings, require_share, settings_for
+from adaptwin_widgets.settings import LESSONS, Settings, require_shares, settings_for
 from adaptwin_widgets.spectra import Spectra, spectra
 from adaptwin_widgets.speech import Corpus, distinct
 from adaptwin_widgets.tune import prepare, tune
@@ -67,7 +67,7 @@ class Recipe:
         if allocation not in ALLOCATIONS:
             raise InputError(f"allocation={allocation!r} does not exist; choose one of {', '.join(ALLOCATIONS)}.")
         require_observable(windows, target_weight)
-        require_share(transcripts)
+        require_shares(transcripts=transcripts)
         self.model, self.speech, self.target_weight = model, distinct(speech), target_weight
         self.allocation, self.windows, self.rough, self.seed, self.job = allocation, windows, rough, seed, job
         self.transcripts = transcripts
@@ -124,8 +124,7 @@ class Recipe:
 
     @property
     def _mine(self) -> dict[str, Any]:
-        names = ("target_weight", "rough", "transcripts", "seed")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in self.options.items() if name in LESSONS}
 
     @cached_property
     def lessons(self) -> Lessons:

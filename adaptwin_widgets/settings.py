@@ -44,7 +44,7 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 <= self.target_weight <= 1:
             raise InputError(f"The target's weight is {self.target_weight}; it has to be at least 0 and at most 1.")
-        require_share(self.transcripts)
+        require_shares(transcripts=self.transcripts)
         if not 0 <= self.layerwise <= 1:
             raise InputError(f"layerwise={self.layerwise} is no share of a run; give a number from 0 to 1.")
         for name, least in (("warmup", 0), ("batch_size", 1), ("check_every", 1)):
@@ -75,10 +75,11 @@ class Settings:
         return cls(**{"layerwise": 0.5, "lora": 16, "learning_rate": 1e-3, "decoder": 1.0, **more})
 
 
-def require_share(transcripts: float) -> None:
-    """Raise InputError for a share of the transcripts that is none."""
-    if not 0 <= transcripts <= 1:
-        raise InputError(f"transcripts={transcripts} is no share; give a number from 0 to 1.")
+def require_shares(**shares: float) -> None:
+    """Raise InputError for what is no share, by its name."""
+    for name, value in shares.items():
+        if not 0 <= value <= 1:
+            raise InputError(f"{name}={value} is no share; give a number from 0 to 1.")
 
 
 def check_limits(minutes: float | None, steps: int | None, needed: bool = True) -> None:

@@ -24,7 +24,7 @@ from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.planner import Planner
 from adaptwin_widgets.recipe import Recipe
 from adaptwin_widgets.sensitivity import Sensitivity
-from adaptwin_widgets.settings import Settings, require_share
+from adaptwin_widgets.settings import Settings, require_shares
 from adaptwin_widgets.spectra import spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.speed import speed_table
@@ -183,9 +183,7 @@ class Workbench(HasTraits):
             raise InputError("Say how long to tune: minutes or steps, one of the two.")
         if any(limit is not None and not limit > 0 for limit in (minutes, steps)):
             raise InputError("A tune needs a limit above 0; or only compress and score.")
-        if not 0 <= target_weight <= 1:
-            raise InputError(f"target_weight={target_weight} is no share; give a number from 0 to 1.")
-        require_share(transcripts)
+        require_shares(target_weight=target_weight, transcripts=transcripts)
         known = [c.name for c in self.speech]
         if unknown := [name for name in corpora or [] if name not in known]:
             raise InputError(f"There is no speech called {unknown[0]!r}; there is {', '.join(known)}.")

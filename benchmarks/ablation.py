@@ -112,9 +112,9 @@ def main() -> None:
             score("the paper's recipe, untuned", rough)
             start, settings = rough, aw.Settings.adaptwin(seed=chosen.seed)
         steps = chosen.steps * aw.Settings().batch_size // settings.batch_size  # the same number of windows for all
-        with ExitStack() as early:
+        with ExitStack() as patched:
             for module, values in PATCHES.get(way, ()):
-                early.enter_context(changed(module, values))
+                patched.enter_context(changed(module, values))
             lessons = prepare(model, train, settings) if way in PATCHES else recipe.prepare(train, settings)
             for step in range(steps):  # not in the time of the first way that shares these lessons
                 lessons.write(step)
