@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from adaptwin_widgets.errors import InputError
+from adaptwin_widgets.spelling import pair
 from adaptwin_widgets.twins import exact
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def choose_vocabulary(
 
     Raises InputError for a language without a word list, a size that does not fit, and without wordfreq.
     """
-    tokenizer, whole = _whole(model.processor.tokenizer.backend_tokenizer), model.config.vocab_size
+    tokenizer, whole = model.processor.tokenizer.backend_tokenizer, model.config.vocab_size
     pieces = Pieces.of(tokenizer)
     used = _use(tokenizer.to_str(), language).copy()
     if stats is not None and stats.output is not None:
@@ -138,23 +139,8 @@ class Pieces(NamedTuple):
     def of(cls, tokenizer: Tokenizer) -> Pieces:
         content = json.loads(tokenizer.to_str())["model"]
         ids = content["vocab"]
-        parts = {ids[first + second]: (ids[first], ids[second]) for first, second in map(_pair, content["merges"])}
+        parts = {ids[first + second]: (ids[first], ids[second]) for first, second in map(pair, content["merges"])}
         return cls(parts, {place: token for token, place in ids.items()})
-
-
-def _pair(merge: str | list[str]) -> list[str]:
-    return merge.split(" ") if isinstance(merge, str) else merge
-
-
-def _whole(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer with the first merge, of a space and a t, which some copies of the multilingual one have lost; the
-    model still writes what is made by it."""
-    content = json.loads(tokenizer.to_str())
-    first = ["\u0120", "t"]  # a space as byte-level tokenizers write it
-    if first in map(_pair, content["model"]["merges"]) or "".join(first) not in content["model"]["vocab"]:
-        return tokenizer
-    content["model"]["merges"] = [first, *content["model"]["merges"]]
-    return Tokenizer.from_str(json.dumps(content))
 
 
 @functools.lru_cache(maxsize=8)
@@ -220,7 +206,7 @@ def recoded(tokenizer: Tokenizer, places: Mapping[int, int]) -> Tokenizer:
     content = json.loads(tokenizer.to_str())
     model = content["model"]
     model["vocab"] = {token: places[old] for token, old in model["vocab"].items() if old in places}
-    model["merges"] = [pair for pair in map(_pair, model["merges"]) if "".join(pair) in model["vocab"]]
+    model["merges"] = [both for both in map(pair, model["merges"]) if "".join(both) in model["vocab"]]
     for first, second in model["merges"]:
         if first not in model["vocab"] or second not in model["vocab"]:
             raise InputError(f"vocabulary.kept holds {first + second!r} but not its parts; choose the vocabulary anew.")

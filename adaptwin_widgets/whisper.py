@@ -24,6 +24,7 @@ from adaptwin_widgets.card import CARD, is_ours, model_card
 from adaptwin_widgets.errors import InputError, reason
 from adaptwin_widgets.files import carry_over, read_json, require_room, whole_folder
 from adaptwin_widgets.formats import MODEL_TYPES, no_bars, read
+from adaptwin_widgets.spelling import whole
 
 NOTES = "adaptwin.json"  # how a compressed model was made
 STORED = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
@@ -153,6 +154,7 @@ def load(
     ('tiny.en', 384, torch.float32)
     """
     model, processor, folder = read(name, dtype)
+    processor.tokenizer._tokenizer = whole(processor.tokenizer.backend_tokenizer)
     # Fixed sinusoids; transformers freezes them when it builds a model and forgets that when it reads one.
     model.model.encoder.embed_positions.requires_grad_(False)
     model.to(device if device is not None else torch.get_default_device()).eval()
