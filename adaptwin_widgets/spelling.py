@@ -24,9 +24,9 @@ def whole(tokenizer: Tokenizer) -> Tokenizer:
     >>> load("base").processor.tokenizer.tokenize(" to the letter")                      # doctest: +SKIP
     ['Ġto', 'Ġthe', 'Ġletter']
     """
-    content = json.loads(tokenizer.to_str())
-    model = content["model"]
-    if FIRST_MERGE in map(pair, model["merges"]) or "".join(FIRST_MERGE) not in model["vocab"]:
+    known = tokenizer.token_to_id("".join(FIRST_MERGE)) is not None
+    if not known or len(tokenizer.encode(" t", add_special_tokens=False)) == 1:
         return tokenizer
-    model["merges"] = [FIRST_MERGE, *model["merges"]]
+    content = json.loads(tokenizer.to_str())
+    content["model"]["merges"] = [FIRST_MERGE, *content["model"]["merges"]]
     return Tokenizer.from_str(json.dumps(content))

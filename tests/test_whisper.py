@@ -17,7 +17,7 @@ import pytest
 import soundfile
 import torch
 from huggingface_hub import constants
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.models.whisper.modeling_whisper import sinusoids
 from whisper_normalizer.english import EnglishTextNormalizer
 
@@ -208,6 +208,28 @@ def test_generation_config_tiny_en(tiny: Whisper) -> None:
     assert (settings.max_length, settings.max_initial_timestamp_index) == (448, 50)
     assert settings.alignment_heads == [[1, 0], [2, 0], [2, 5], [3, 0], [3, 1], [3, 2], [3, 3], [3, 4]]
     assert not hasattr(settings, "lang_to_id")
+
+
+WORDS = " to the letter, that thing is there; Tom told them"
+
+
+def test_every_common_word_is_one_token(original: Whisper) -> None:
+    """As OpenAI's tokenizer has it, and so as the model writes; the package's copy of base's lost its first merge."""
+    spelled = original.processor.tokenizer.tokenize(WORDS)
+    assert [token.replace("\u0120", " ") for token in spelled] == re.findall(r" ?\w+|[,;]", WORDS)
+
+
+def test_a_folder_that_lost_the_first_merge_gets_it_back(tiny: Whisper, saved: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(saved, tmp_path / "lost")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    lost = tokenizer["model"]["merges"].pop(0)
+    assert list(lost) == ["\u0120", "t"] or lost == "\u0120 t"
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert WhisperProcessor.from_pretrained(folder).tokenizer.tokenize(" the") == ["\u0120", "the"]
+    again = load(folder)
+    assert again.processor.tokenizer.tokenize(WORDS) == tiny.processor.tokenizer.tokenize(WORDS)
+    copy = again.save_pretrained(tmp_path / "copy")
+    assert WhisperProcessor.from_pretrained(copy).tokenizer.tokenize(" the") == ["\u0120the"]
 
 
 @needs_base
