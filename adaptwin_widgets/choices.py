@@ -23,10 +23,10 @@ class Choices(HasTraits):
     """The settings of the next try; a view edits them, `arguments` are those of `Workbench.attempt`.
 
     corpora: names of the speech to tune on; target_weight: the share of windows that are the target speaker's, 0 to
-    1; transcripts: how much of what tuning teaches of the first corpus is their word, 0 to 1; unit: whether `minutes`
-    or `steps` ends the tune; method: one of the workbench's; note: kept with the try. Any number can be put in, so that
-    a half-typed one is no error yet: `problem` says what is wrong. doubts: what `check` found, a row for each corpus
-    with transcripts: its name, a sentence, its worst suspects.
+    1; transcripts: how much of what tuning teaches is their word, 0 to 1; unit: whether `minutes` or `steps` ends the
+    tune; method: one of the workbench's; note: kept with the try. Any number can be put in, so that a half-typed one is
+    no error yet: `problem` says what is wrong. doubts: what `check` found, a row for each corpus with transcripts: its
+    name, a sentence, its worst suspects.
 
     >>> choices = Choices([Corpus([], "ann")], ("ours", "uniform"))
     >>> choices.put(minutes=3)
@@ -91,8 +91,8 @@ class Choices(HasTraits):
 
     @property
     def written(self) -> bool:
-        """Whether the first of the chosen speech has transcripts; those of the rest do not count."""
-        return any(prompt_key(u.text) for corpus in self.chosen[:1] for u in corpus)
+        """Whether the chosen speech has transcripts."""
+        return any(prompt_key(u.text) for corpus in self.chosen for u in corpus)
 
     @property
     def limit(self) -> float | None:

@@ -65,9 +65,8 @@ class Lessons:
     """Everything tuning needs that does not depend on the model being tuned, so that many tunes can share it.
 
     The speech as windows with the teacher's transcripts, a held-out part of it, and the distance to the teacher.
-    target_weight: the first corpus's share of every epoch. rough, transcripts: see `samples.Samples`; the transcripts
-    of the first corpus alone count, for the rest is there to keep what the teacher knows. written: `written` of such
-    lessons made elsewhere, which spares the teacher writing it again.
+    target_weight: the first corpus's share of every epoch. rough, transcripts: see `samples.Samples`. written:
+    `written` of such lessons made elsewhere, which spares the teacher writing it again.
     """
 
     def __init__(
@@ -86,11 +85,11 @@ class Lessons:
     ):
         training, held_out = [], []
         known = iter(written) if written is not None else itertools.repeat(None)
-        for number, corpus in enumerate(corpora):
+        for corpus in corpora:
             rest, kept = held_out_of(corpus, seed)
             few = max(2, 6 // len(corpora))
             language = detect_language(teacher, rest)
-            how: dict[str, Any] = {"rough": rough, "transcripts": 0.0 if number else transcripts}
+            how: dict[str, Any] = {"rough": rough, "transcripts": transcripts}
             training.append(Samples(teacher, rest, language, seed, **how, written=next(known)))
             held_out.append(Samples(teacher, kept, language, seed, **how, most=few, written=next(known)))
             held_out[-1].write(0, job)

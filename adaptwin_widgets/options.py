@@ -34,7 +34,7 @@ Windows = Annotated[
 ]
 Weight = Annotated[float, typer.Option("--target-weight", help="Share of the target speaker's speech.")]
 Transcripts = Annotated[
-    float, typer.Option(help="How much a tune takes the word of the target's transcripts, not the original's.")
+    float, typer.Option(help="How much of what tuning teaches is the transcripts' word; the rest the original's.")
 ]
 Seed = Annotated[int, typer.Option(help="For everything that is drawn at random.")]
 Minutes = Annotated[float | None, typer.Option(help="Minutes to tune (in a study: per point).")]

@@ -41,8 +41,8 @@ class Recipe:
 
     speech: corpora, the target speaker's first. allocation: "measured" (damage of every twin, measured once) or
     "energy" (quick). rough: the share of windows, in statistics and tuning, that are heard through noise, a telephone
-    or a room; the others as they are. transcripts: how much of what tuning teaches of the first corpus is their word,
-    where there are any, and not the original's (`Settings`).
+    or a room; the others as they are. transcripts: how much of what tuning teaches is their word, where there are any,
+    and not the original's (`Settings`).
 
     >>> import adaptwin_widgets as aw                                                     # doctest: +SKIP
     >>> recipe = aw.Recipe(aw.load("tiny.en"), [aw.demo_speech()["target_train"]])               # doctest: +SKIP

@@ -23,9 +23,8 @@ class Settings:
     beginning, in which every layer is tuned alone towards the teacher's (`Distance.local`); lora: rank of a low-rank
     change of every matrix, tuned instead of the matrices (0: the matrices themselves); rough: share of windows heard
     through noise, a telephone or a room (`windows.roughened`); decoder: its learning rate over the encoder's, for it
-    soon forgets the words that the tuned speech does not hold; transcripts: how much of what the decoder is to say
-    of the first corpus is their word, where there are any, and not the original's distribution over all words; of other
-    speech the original alone has a say, or what it knows of unusual voices is lost."""
+    soon forgets the words that the tuned speech does not hold; transcripts: how much of what the decoder is to say is
+    their word, where there are any, and not the original's distribution over all words."""
 
     learning_rate: float | None = None
     warmup: int = 10

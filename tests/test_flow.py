@@ -573,17 +573,9 @@ def test_a_transcript_puts_right_what_the_teacher_wrote(tiny_en, speech):
         assert all(said == 0 and same for said, same, _ in found[name]), name
 
 
-def test_of_other_speech_the_original_alone_has_a_say(tiny_en, speech):
-    wrong = aw.Corpus([replace(u, text=f"{u.text} indeed") for u in speech[1]], "others")
-    lessons = prepare(tiny_en, [speech[0], wrong], aw.Settings(batch_size=2, dtype="float32"))
-    target, others = ([sample.said for sample in samples] for samples in lessons.order.corpora)
-    assert set(target) == {aw.Settings().transcripts} and set(others) == {0.0}
-    assert {sample.said for batch in lessons.held_out for sample in batch.samples} == {aw.Settings().transcripts, 0.0}
-
-
 def test_the_word_of_a_transcript_counts_as_much_as_is_wished(tiny_en, speech):
     lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32", transcripts=1.0))
-    batch = lessons.distance.batch([lessons.order.corpora[0][i] for i in range(2)])
+    batch = lessons.batch(0)
     assert batch.said.tolist() == [1.0, 1.0]
     with torch.no_grad():
         logits = tiny_en.model(input_features=batch.features, decoder_input_ids=batch.ids, use_cache=False).logits

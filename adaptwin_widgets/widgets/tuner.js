@@ -174,7 +174,7 @@ function formOf(model) {
     target.show(form.target_weight, form.mixes);
     word.show(form.transcripts, form.written);
     mixes.hidden = form.mixes;
-    say(written, form.written ? "how much their word counts beside the original's" : "the first speech has no transcripts");
+    say(written, form.written ? "how much their word counts beside the original's" : "the speech has no transcripts");
     put(unit, form.unit);
     put(limit, form[form.unit === "steps" ? "steps" : "minutes"]);
     if (!method.options.length) method.append(...form.methods.map((m) => make("option", { value: m.name }, m.name)));
