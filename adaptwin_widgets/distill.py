@@ -85,11 +85,11 @@ class Lessons:
     ):
         training, held_out = [], []
         known = iter(written) if written is not None else itertools.repeat(None)
+        how: dict[str, Any] = {"rough": rough, "transcripts": transcripts}
         for corpus in corpora:
             rest, kept = held_out_of(corpus, seed)
             few = max(2, 6 // len(corpora))
             language = detect_language(teacher, rest)
-            how: dict[str, Any] = {"rough": rough, "transcripts": transcripts}
             training.append(Samples(teacher, rest, language, seed, **how, written=next(known)))
             held_out.append(Samples(teacher, kept, language, seed, **how, most=few, written=next(known)))
             held_out[-1].write(0, job)
