@@ -123,16 +123,17 @@ def plan(
     from adaptwin_widgets import Recipe, load
 
     require_file(output)
-    began = time.monotonic()
-    sounds, whisper = corpora(speech, as_json), load(model)
+    began, sounds, whisper = time.monotonic(), corpora(speech, as_json), load(model)
     recipe = Recipe(
         whisper, sounds, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed,
         job=progress(as_json),
     )  # fmt: skip
     chosen = recipe.plan(method=method, of=of, **budget_of(encoder, decoder, whole, vocabulary, embedding))
+    damage = recipe.damage(chosen)[0] if sounds else None
     chosen.save(output)
-    result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
-    report(result, as_json, f"{chosen}; the plan is in {output}.")
+    result = {**chosen.reductions, "damage": damage, "output": str(output), "seconds": time.monotonic() - began}
+    told = "" if damage is None else f"; {damage:.2g} nats a token from what the original says"
+    report(result, as_json, f"{chosen}{told}; the plan is in {output}.")
 
 
 @app.command()
@@ -162,8 +163,7 @@ def compress(
     sounds, budget = corpora(speech, as_json), budget_of(encoder, decoder, whole, vocabulary, embedding)
     if (plan_file is None) == (not budget):
         raise InputError("Give either a budget (--encoder, --decoder, --model, --vocabulary, --embedding) or --plan.")
-    chosen = RankPlan.load(plan_file) if plan_file else None
-    whisper = load(model)
+    chosen, whisper = RankPlan.load(plan_file) if plan_file else None, load(model)
     recipe = Recipe(
         whisper, sounds, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed,
         job=progress(as_json),

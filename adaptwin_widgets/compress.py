@@ -17,7 +17,7 @@ from adaptwin_widgets.expand import expand
 from adaptwin_widgets.jobs import Job, ensure
 from adaptwin_widgets.model import TwinWhisperConfig, TwinWhisperForConditionalGeneration
 from adaptwin_widgets.observe import Statistics
-from adaptwin_widgets.plan import RankPlan
+from adaptwin_widgets.plan import ADAPTWIN, RankPlan
 from adaptwin_widgets.spectra import (
     Spectra,
     attention_weights,
@@ -55,6 +55,8 @@ def compress(
     original's size. Raises InputError when plan or statistics belong to another model.
     """
     plan.check(model.config, model.source)
+    if plan.method == ADAPTWIN:
+        stats = spectra = None  # it cuts by weights alone
     plan = plan.within(getattr(model.config, "ranks", None) or {})
     if rank := getattr(model.config, "embedding_rank", None):
         plan = replace(plan, embedding=min(plan.embedding or rank, rank))

@@ -208,11 +208,25 @@ class Recipe:
                     plans.append(RankPlan.for_budget(self.spectra, fewer_heads=fewer, **how))
         if len(plans) == 1:
             return plans[0]
-        assert self.stats is not None
-        found = measure_damage(
-            self.model, plans, self.spectra, self.stats, self.speech, executor=self.crew, job=self.job
-        )  # fmt: skip
+        found = self.damage(*plans)
         return plans[found.index(min(found))]
+
+    def damage(self, *plans: RankPlan) -> list[float]:
+        """What plans do to what the decoder says, measured: the KL divergence from what the original says, nats a
+        token, on a few single utterances of the speech. What a cut vocabulary can no longer say is not in it.
+
+        >>> recipe = aw.Recipe(aw.load("tiny.en"), [aw.demo_speech()["target_train"]])               # doctest: +SKIP
+        >>> recipe.damage(recipe.plan(encoder=0.3), recipe.plan("uniform", encoder=0.3))             # doctest: +SKIP
+        [0.0218..., 0.0540...]
+
+        Raises InputError where there is no speech.
+        """
+        if self.stats is None:
+            raise InputError("Damage is measured on speech; give the recipe at least one corpus.")
+        spoken = [replace(plan, vocabulary=None) for plan in plans]
+        return measure_damage(
+            self.model, spoken, self.spectra, self.stats, self.speech, executor=self.crew, job=self.job
+        )  # fmt: skip
 
     def prices(self, of: str | Prices) -> Prices:
         """What a budget counts, by its name (`COUNTED`)."""

@@ -105,6 +105,19 @@ def test_spectra_and_plan_from_the_weights(run, tmp_path):
         assert found["encoder_reduction"] == pytest.approx(0.2, abs=0.02) and found["decoder_reduction"] == 0
         plan = aw.RankPlan.load(tmp_path / "plan.json")
         assert plan.after.model == found["parameters_after"] < found["parameters_before"] == 37760256
+        assert found["damage"] is None, "which is measured on speech"
+
+
+def test_a_plan_for_speech_tells_its_damage(run, files, tmp_path):
+    words = ("plan", "tiny.en", "--speech", files / "target_train.jsonl", "--windows", 2, "--allocation", "energy",
+             "-o", tmp_path / "plan.json")  # fmt: skip
+    ours, harsher, theirs = (
+        ask(run, *words, "--encoder", share, "--method", method)["damage"]
+        for share, method in ((0.2, "ours"), (0.4, "ours"), (0.2, "adaptwin"))
+    )
+    assert 0 < ours < harsher < theirs, "which cuts by weights alone"
+    _, out, _ = run(*words, "--encoder", 0.2, "--vocabulary", "en:12000")
+    assert f"{ours:.2g} nats a token" in out, "of what a cut vocabulary leaves to be said"
 
 
 def test_compress_tune_evaluate(run, files, tmp_path):
