@@ -116,7 +116,7 @@ class Bench:
                 setattr(place, name, module)
 
     @torch.no_grad()
-    def damage_of(self, plan: RankPlan, spectra: Spectra, stats: Statistics) -> float:
+    def damage_of(self, plan: RankPlan, spectra: Spectra | None, stats: Statistics | None) -> float:
         """The same with all that a plan cuts, as `compress` makes it."""
         small = compress(self.model, plan, stats, spectra=spectra).model
         encoder = small.model.encoder

@@ -215,18 +215,24 @@ class Recipe:
         """What plans do to what the decoder says, measured: the KL divergence from what the original says, nats a
         token, on a few single utterances of the speech. What a cut vocabulary can no longer say is not in it.
 
-        >>> recipe = aw.Recipe(aw.load("tiny.en"), [aw.demo_speech()["target_train"]])               # doctest: +SKIP
+        >>> speech = [aw.demo_speech()["target_train"]]                                              # doctest: +SKIP
+        >>> recipe = aw.Recipe(aw.load("tiny.en"), speech, windows=2, allocation="energy")           # doctest: +SKIP
         >>> recipe.damage(recipe.plan(encoder=0.3), recipe.plan("uniform", encoder=0.3))             # doctest: +SKIP
-        [0.0218..., 0.0540...]
+        [0.0922..., 0.2392...]
 
         Raises InputError where there is no speech.
         """
-        if self.stats is None:
+        if not self.speech:
             raise InputError("Damage is measured on speech; give the recipe at least one corpus.")
         spoken = [replace(plan, vocabulary=None) for plan in plans]
-        return measure_damage(
-            self.model, spoken, self.spectra, self.stats, self.speech, executor=self.crew, job=self.job
-        )  # fmt: skip
+        stats, twins = self._observed(plans)
+        return measure_damage(self.model, spoken, twins, stats, self.speech, executor=self.crew, job=self.job)
+
+    def _observed(self, plans: Sequence[RankPlan]) -> tuple[Statistics | None, Spectra | None]:
+        """What was observed, without the minutes that it takes where all of these plans cut by weights alone."""
+        if all(plan.method == ADAPTWIN for plan in plans):
+            return None, None
+        return self.stats, self.spectra
 
     def prices(self, of: str | Prices) -> Prices:
         """What a budget counts, by its name (`COUNTED`)."""
@@ -243,9 +249,8 @@ class Recipe:
     def compress(self, plan: RankPlan) -> Whisper:
         """The model at a plan's ranks, before tuning."""
         plan.check(self.model.config, self.model.source)  # now, not after the minutes that observing takes
-        if plan.method == ADAPTWIN:
-            return compress(self.model, plan, job=self.job)
-        return compress(self.model, plan, self.stats, spectra=self.spectra, job=self.job)
+        stats, twins = self._observed([plan])
+        return compress(self.model, plan, stats, spectra=twins, job=self.job)
 
     def tune(
         self,

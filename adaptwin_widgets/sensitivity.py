@@ -214,15 +214,16 @@ def measure_sensitivity(
 def measure_damage(
     model: Whisper,
     plans: Sequence[RankPlan],
-    spectra: Spectra,
-    stats: Statistics,
+    spectra: Spectra | None,
+    stats: Statistics | None,
     speech: Corpus | Sequence[Corpus],
     *,
     seed: int = 1,
     executor: Executor | int | Crew | None = None,
     job: Job | None = None,
 ) -> list[float]:
-    """What whole plans do, nats a token: as `measure_sensitivity`, on a few single utterances.
+    """What whole plans do, nats a token: as `measure_sensitivity`, on a few single utterances. spectra, stats: as
+    `compress` takes them.
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
     >>> mild, harsh = (aw.RankPlan.for_budget(twins, encoder=share) for share in (0.2, 0.4))      # doctest: +SKIP
@@ -238,7 +239,7 @@ def measure_damage(
 
 @contextmanager
 def _measurer(
-    model: Whisper, corpora: list[Corpus], spectra: Spectra, stats: Statistics, how: tuple,
+    model: Whisper, corpora: list[Corpus], spectra: Spectra | None, stats: Statistics | None, how: tuple,
     executor: Executor | int | Crew | None, folder: str | Path,
 ) -> Iterator[_Here | _Elsewhere]:  # fmt: skip
     """Who measures: this process, or the workers of an executor, who share a folder."""
@@ -273,17 +274,19 @@ class _Here:
 
     model: Whisper
     corpora: list[Corpus]
-    spectra: Spectra
-    stats: Statistics
+    spectra: Spectra | None
+    stats: Statistics | None
     how: tuple
     benches: dict[Choice, Bench] = field(default_factory=dict)
 
     def curves(self, twins: Sequence[Twin], job: Job) -> Iterator[tuple[Twin, list]]:
         if not twins:
             return
+        spectra, stats = self.spectra, self.stats
+        assert spectra is not None and stats is not None
         levels, windows, *_ = self.how
         bench = self._bench(calibration_windows, windows, job)
-        found = ((twin, _curve(bench, self.spectra, self.stats, twin, levels)) for twin in twins)
+        found = ((twin, _curve(bench, spectra, stats, twin, levels)) for twin in twins)
         yield from job.track(found, len(twins), "Measuring sensitivity")
 
     def damages(self, plans: Sequence[RankPlan], job: Job) -> list[float]:
@@ -333,9 +336,10 @@ def measure_plan(folder: str, plan: dict, how: tuple) -> float:
 
 
 def _here(shared: Shared, how: tuple) -> _Here:
-    stats, spectra = shared.stats, shared.spectra
-    assert stats is not None and spectra is not None
-    return shared.once(f"measurer {how}", lambda: _Here(in_float32(shared.model), shared.speech, spectra, stats, how))
+    return shared.once(
+        f"measurer {how}",
+        lambda: _Here(in_float32(shared.model), shared.speech, shared.spectra, shared.stats, how),
+    )
 
 
 @torch.no_grad()
