@@ -33,18 +33,28 @@ sys.path.append(str(Path(__file__).parents[1]))
 from _speech import SPEECH, corpora, held_out
 
 
-def kept(file: Path | None, make: Callable[[], tuple[aw.Whisper, int]], scored: dict) -> tuple[dict[str, Score], int]:
-    """The scores of a model and its encoder's parameters, from a file if they are there."""
+def kept(
+    file: Path | None, make: Callable[[], tuple[aw.Whisper, int]], scored: dict
+) -> tuple[dict[str, Score], int, dict | None]:
+    """The scores of a model, its encoder's parameters and what its tune did, from a file if they are there."""
     if file is None or not file.is_file():
         small, parameters = make()
+        tuning = small.notes.get("tuning")
         scores = {name: aw.evaluate(merged(small), corpus, language="en") for name, corpus in scored.items()}
         if file is not None:
             texts = {n: [[h.reference, h.hypothesis, h.id] for h in s.hypotheses] for n, s in scores.items()}
-            write_atomically(file, json.dumps({"parameters": parameters, "texts": texts}))
-        return scores, parameters
+            write_atomically(file, json.dumps({"parameters": parameters, "tuning": tuning, "texts": texts}))
+        return scores, parameters, tuning
     data = json.loads(file.read_text())
     columns = {name: list(zip(*rows, strict=True)) for name, rows in data["texts"].items()}
-    return {name: score_texts(*three) for name, three in columns.items()}, data["parameters"]
+    return {name: score_texts(*three) for name, three in columns.items()}, data["parameters"], data.get("tuning")
+
+
+def told(tuning: dict) -> str:
+    """How many steps a tune made, and whether the held-out speech kept any."""
+    before, best = tuning["held_out_before"], tuning["held_out_best"]
+    outcome = f"held-out loss {before:.4f} to {best:.4f}" if best < before else "none kept"
+    return f"   {tuning['steps']} steps, {outcome}"
 
 
 def main() -> None:
@@ -74,8 +84,8 @@ def main() -> None:
     def score(title: str, fraction: float, make: Callable[[], tuple[aw.Whisper, int]], ours: dict) -> dict:
         length = f" {chosen.minutes:g} min" if fraction and chosen.minutes else ""
         name = re.sub(r"[^a-z0-9]+", "-", f"{chosen.model} {fraction:g} {title}{length}".lower())
-        found, parameters = kept(chosen.keep / f"{name}.json" if chosen.keep else None, make, scored)
-        row: dict = {"method": title, "asked": fraction, "removed": 1 - parameters / peers.whole}
+        found, parameters, tuning = kept(chosen.keep / f"{name}.json" if chosen.keep else None, make, scored)
+        row: dict = {"method": title, "asked": fraction, "removed": 1 - parameters / peers.whole, "tuning": tuning}
         for name, s in found.items():
             difference, low, high = paired_difference(s, ours.get(name, s))
             row[name] = {"wer": s.wer, "low": s.wer_low, "high": s.wer_high, "to_ours": [difference, low, high]}
@@ -86,7 +96,7 @@ def main() -> None:
                 f"{row[name]['to_ours'][1]:+.2f} to {row[name]['to_ours'][2]:+.2f})"
                 for name in found
             )
-            print(f"{title:28} −{row['removed']:.1%}  {cells}", flush=True)
+            print(f"{title:28} −{row['removed']:.1%}  {cells}{told(tuning) if tuning else ''}", flush=True)
         return found
 
     def make(title: str, fraction: float) -> tuple[aw.Whisper, int]:
