@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,14 @@ MARGIN = 1.08  # a step, a check or a save may take this much longer than the la
 
 @dataclass
 class Progress:
-    """Where a run is. history: one record a step or check; best: the held-out loss of the state that is kept."""
+    """Where a run is. history: one record a step or check; best: the held-out loss of the state that is kept;
+    distance: from the original before the first step, where the learning rate depends on it."""
 
     steps: int = 0
     seconds: float = 0.0
     audio_seconds: float = 0.0
     best: float = float("inf")
+    distance: float | None = None
     scale: float = 1.0  # of the learning rate; halved when a run diverges
     stopped: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
@@ -64,13 +66,12 @@ class Run:
         self.network = copy.deepcopy(small.model).float().eval()  # Whisper has no dropout to switch on
         self.alone, self.layers = alone, [alone] if alone else compressed_layers(small.config)
         self.parameters = _trainable(self.network, self.layers, settings.lora, ends=alone is None)
-        self.rate = settings.rate(small.config.d_model)
         shares = {"encoder": 1.0, "decoder": 1.0 if alone else settings.decoder}  # alone it keeps to a layer's output
         groups = [
             {"params": [p for name, p in self.parameters.items() if f".{side}." in name], "share": share}
             for side, share in shares.items()
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=self.rate, weight_decay=0.0)
+        self.optimiser = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0)  # `step` sets it
         self.best = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.began_with = _fingerprint(self.best) if file else ""
 
@@ -83,7 +84,7 @@ class Run:
     ) -> None:
         """Train until the limit or until the job is cancelled; the best state is kept and saved."""
         before, saved = self.progress.seconds, time.monotonic()
-        slowest = {"step": 0.0, "check": 0.0, "save": 0.0, "write": 0.0}
+        slowest = {"distance": 0.0, "step": 0.0, "check": 0.0, "save": 0.0, "write": 0.0}
 
         def timed(name: str, work: Callable) -> None:
             start = time.monotonic()
@@ -117,6 +118,7 @@ class Run:
         try:
             if self.progress.steps == 0:
                 timed("check", self.check)
+                timed("distance", functools.partial(self.peak, 1))
                 report()
             while room():
                 if not self.lessons.ready(self.progress.steps):
@@ -142,7 +144,9 @@ class Run:
     def step(self, fraction: float) -> None:
         """One batch, one update; learning rate: warm-up, then a straight line to a tenth."""
         s = self.settings
-        rate = self.rate * self.progress.scale * min(1.0, (self.progress.steps + 1) / max(1, s.warmup))
+        # At this pace so many steps fit; a run of minutes begins with fewer, while its speech is made ready.
+        expected = self.progress.steps / fraction if fraction else 1
+        rate = self.peak(expected) * self.progress.scale * min(1.0, (self.progress.steps + 1) / max(1, s.warmup))
         rate *= 1 - 0.9 * min(1.0, fraction)
         batch = self.lessons.batch(self.progress.steps)
         local = fraction < s.layerwise and bool(self.layers)
@@ -156,6 +160,21 @@ class Run:
         self.progress.steps += 1
         self.progress.audio_seconds += sum(sample.window.seconds for sample in batch.samples)
         self.progress.history.append({"step": self.progress.steps, "loss": loss, "rate": rate})
+
+    def peak(self, steps: float) -> float:
+        """The learning rate to warm up to in a run of so many steps."""
+        distance = self.distance() if self.settings.learning_rate is None else 0.0
+        return self.settings.rate(self.small.config.d_model, distance, steps)
+
+    def distance(self) -> float:
+        """How far the model was from the original before its first step, on held-out speech, whatever transcripts say:
+        the mean of the terms by their weights, each near one for an untrained model."""
+        if self.progress.distance is None:
+            unsaid = [replace(batch, said=torch.zeros_like(batch.said)) for batch in self.lessons.held_out]
+            with torch.no_grad():
+                mean = sum(self.loss(batch, local=False).item() for batch in unsaid) / len(unsaid)
+            self.progress.distance = mean if self.alone else mean / sum(self.settings.weights)
+        return self.progress.distance
 
     def learn(self, batch: Batch, local: bool) -> float:
         """Set the gradients of the distance on a batch, and return it. Its windows are worked on at once, by a thread
@@ -228,7 +247,7 @@ class Run:
             "held_out_best": self.progress.best if checks else None,
             "dtype": str(self.lessons.distance.dtype).removeprefix("torch."),
             "seed": self.settings.seed,
-            "learning_rate": self.rate,
+            "learning_rate": self.peak(max(1, self.progress.steps)),
             "threads": torch.get_num_threads(),
         }
 

@@ -12,19 +12,22 @@ from adaptwin_widgets.windows import ROUGH
 
 # The settings that prepared speech depends on.
 LESSONS = ("batch_size", "target_weight", "dtype", "seed", "rough", "transcripts")
-RATE = 0.04  # 1.0e-4 for tiny, 7.8e-5 for base: as the best does under Adam (Yang et al. 2022, µP)
+RATE = 0.018  # over the width: as the best rate falls under Adam (Yang et al. 2022, µP)
+NEAR = 0.01  # a model nearer its original than that has still to learn the speaker
+LONG = 1000  # steps, beyond which no rate was tried
 
 
 @dataclass
 class Settings:
-    """How to tune. learning_rate: peak; default: `RATE` over the model's width; warmup: steps; batch_size: 30 s windows
-    a step; target_weight: share of the first corpus; weights: of the distances (layers, encoder, decoder), see
-    `distill.Distance`; check_every: steps between two looks at the held-out loss; layerwise: share of the run, from its
-    beginning, in which every layer is tuned alone towards the teacher's (`Distance.local`); lora: rank of a low-rank
-    change of every matrix, tuned instead of the matrices (0: the matrices themselves); rough: share of windows heard
-    through noise, a telephone or a room (`windows.roughened`); decoder: its learning rate over the encoder's, for it
-    soon forgets the words that the tuned speech does not hold; transcripts: how much of what the decoder is to say is
-    their word, where there are any, and not the original's distribution over all words."""
+    """How to tune. learning_rate: peak; default: by how far the model is from its original and how many steps there are
+    (`rate`); warmup: steps; batch_size: 30 s windows a step; target_weight: share of the first corpus; weights: of the
+    distances (layers, encoder, decoder), see `distill.Distance`; check_every: steps between two looks at the held-out
+    loss; layerwise: share of the run, from its beginning, in which every layer is tuned alone towards the teacher's
+    (`Distance.local`); lora: rank of a low-rank change of every matrix, tuned instead of the matrices (0: the matrices
+    themselves); rough: share of windows heard through noise, a telephone or a room (`windows.roughened`); decoder: its
+    learning rate over the encoder's, for it soon forgets the words that the tuned speech does not hold; transcripts:
+    how much of what the decoder is to say is their word, where there are any, and not the original's distribution over
+    all words."""
 
     learning_rate: float | None = None
     warmup: int = 10
@@ -50,16 +53,26 @@ class Settings:
             value = getattr(self, name)
             if not (isinstance(value, int) and value >= least):
                 raise InputError(f"{name}={value} is no count; give a whole number of at least {least}.")
+        if not (sum(self.weights) > 0 and min(self.weights) >= 0):
+            raise InputError(
+                f"weights={self.weights} weigh nothing, or less; give three numbers from 0 up, not all of them 0."
+            )
         if not (isinstance(self.lora, int) and self.lora >= 0):
             raise InputError(f"lora={self.lora} is no rank; give a whole number, 0 for none.")
 
-    def rate(self, width: int) -> float:
-        """The peak learning rate for a model of this width.
+    def rate(self, width: int, distance: float, steps: float) -> float:
+        """The peak rate for a model of this width, so far from its original (`Run.distance`), in so many steps.
 
-        >>> Settings().rate(400), Settings(learning_rate=2e-5).rate(400)
-        (0.0001, 2e-05)
+        Adam moves every weight by the rate, however little is wrong with it. distance is a square, so its root is how
+        far there is to go, and a step is a share of that; more steps average out what larger ones spoil. The power
+        of the steps and `RATE` are measured (benchmarks/README.md, "The learning rate").
+
+        >>> [round(Settings(learning_rate=given).rate(400, 0.25, 81), 7) for given in (None, 2e-5)]
+        [6.75e-05, 2e-05]
         """
-        return RATE / width if self.learning_rate is None else self.learning_rate
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return RATE * max(distance, NEAR) ** 0.5 * min(steps, LONG) ** 0.25 / width
 
     @classmethod
     def adaptwin(cls, **more: Any) -> Settings:

@@ -26,6 +26,7 @@ from damage import Yardstick, changed
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import distill, samples
+from adaptwin_widgets import settings as rates
 from adaptwin_widgets.tune import prepare
 from adaptwin_widgets.windows import WINDOWS
 
@@ -38,11 +39,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "layers' outputs alone": {"weights": (1.0, 0.0, 0.0)},
     "decoder's distribution alone": {"weights": (0.0, 0.0, 1.0)},
     "decoder's distribution ten times": {"weights": (0.5, 1.0, 10.0)},
-    "a quarter of the learning rate": {"learning_rate": 2.5e-5},
-    "half the learning rate": {"learning_rate": 5e-5},
-    "twice the learning rate": {"learning_rate": 2e-4},
     "four windows a step": {"batch_size": 4},
-    "four windows, half the rate": {"batch_size": 4, "learning_rate": 5e-5},
     "one window a step": {"batch_size": 1},
     "no rough windows": {"rough": 0.0},
     "a tenth rough": {"rough": 0.1},
@@ -60,6 +57,10 @@ EARLY = "ends and gaps as the teacher has them"
 TARGET = "the target's transcripts alone"
 PATCHES: dict[str, Any] = {
     EARLY: ((samples, {"SHORT": 0.0}), (distill, {"endless": lambda logits, *_: logits})),
+    "a quarter of the learning rate": ((rates, {"RATE": rates.RATE / 4}),),
+    "half the learning rate": ((rates, {"RATE": rates.RATE / 2}),),
+    "twice the learning rate": ((rates, {"RATE": rates.RATE * 2}),),
+    "one learning rate however far": ((aw.Settings, {"rate": lambda self, width, *_: 0.04 / width}),),
 }
 EVERY = (*WAYS, *PATCHES, TARGET, PAPER)
 
@@ -119,7 +120,7 @@ def main() -> None:
             for module, values in PATCHES.get(way, ()):
                 patched.enter_context(changed(module, values))
             heard = [train[0], *map(unwritten, train[1:])] if way == TARGET else train
-            shared = way not in PATCHES and way != TARGET
+            shared = way not in (EARLY, TARGET)
             lessons = recipe.prepare(train, settings) if shared else prepare(model, heard, settings)
             for step in range(steps):  # not in the time of the first way that shares these lessons
                 lessons.write(step)

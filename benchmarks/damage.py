@@ -21,7 +21,6 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -51,8 +50,8 @@ observe_module = importlib.import_module("adaptwin_widgets.observe")  # the pack
 
 
 @contextmanager
-def changed(module: ModuleType, changes: dict) -> Iterator[None]:
-    """A module with some of its parts put out of action."""
+def changed(module: object, changes: dict) -> Iterator[None]:
+    """A module, or a class, with some of its parts put out of action."""
     before = {name: getattr(module, name) for name in changes}
     try:
         for name, value in changes.items():
