@@ -14,6 +14,7 @@ from adaptwin_widgets.windows import ROUGH
 LESSONS = ("batch_size", "target_weight", "dtype", "seed", "rough", "transcripts")
 RATE = 0.018  # over the width: as the best rate falls under Adam (Yang et al. 2022, µP)
 NEAR = 0.01  # a model nearer its original than that has still to learn the speaker
+FAR = 1.0  # no better than an untrained one, and so far that no rate was tried
 LONG = 1000  # steps, beyond which no rate was tried
 
 
@@ -69,10 +70,12 @@ class Settings:
 
         >>> [round(Settings(learning_rate=given).rate(400, 0.25, 81), 7) for given in (None, 2e-5)]
         [6.75e-05, 2e-05]
+        >>> Settings().rate(400, 30.0, 81) == Settings().rate(400, 1.0, 81)
+        True
         """
         if self.learning_rate is not None:
             return self.learning_rate
-        return RATE * max(distance, NEAR) ** 0.5 * min(steps, LONG) ** 0.25 / width
+        return RATE * min(max(distance, NEAR), FAR) ** 0.5 * min(steps, LONG) ** 0.25 / width
 
     @classmethod
     def adaptwin(cls, **more: Any) -> Settings:

@@ -371,7 +371,7 @@ def test_the_papers_recipe_changes_matrices_by_a_low_rank_and_leaves_no_trace(ti
 
 
 def test_a_layer_tuned_alone_moves_alike_whatever_the_others_do(tiny_en, small, speech):
-    settings = aw.Settings(batch_size=2, dtype="float32", layerwise=1.0)
+    settings = aw.Settings(batch_size=2, dtype="float32", layerwise=1.0, learning_rate=1e-4)
     lessons = prepare(tiny_en, speech, settings)
     moved = []
     for spoiled in (1.0, 30.0):
