@@ -171,10 +171,14 @@ class Run:
         the mean of the terms by their weights, each near one for an untrained model."""
         if self.progress.distance is None:
             unsaid = [replace(batch, said=torch.zeros_like(batch.said)) for batch in self.lessons.held_out]
-            with torch.no_grad():
-                mean = sum(self.loss(batch, local=False).item() for batch in unsaid) / len(unsaid)
+            mean = self.mean_loss(unsaid)
             self.progress.distance = mean if self.alone else mean / sum(self.settings.weights)
         return self.progress.distance
+
+    def mean_loss(self, batches: Sequence[Batch]) -> float:
+        """The distance on batches that nothing is learnt from, the mean over them."""
+        with torch.no_grad():
+            return sum(self.loss(batch, local=False).item() for batch in batches) / len(batches)
 
     def learn(self, batch: Batch, local: bool) -> float:
         """Set the gradients of the distance on a batch, and return it. Its windows are worked on at once, by a thread
@@ -205,9 +209,7 @@ class Run:
 
     def check(self) -> None:
         """Held-out loss; keeps the state if it is the best, goes back and slows down if it has diverged."""
-        with torch.no_grad():
-            losses = [self.loss(batch, local=False).item() for batch in self.lessons.held_out]
-        loss = sum(losses) / len(losses)
+        loss = self.mean_loss(self.lessons.held_out)
         record: dict[str, float] = self.progress.history[-1] if self.progress.history else {"step": 0}
         record["held_out"] = loss
         if self.watch:

@@ -275,6 +275,7 @@ def tuned(tiny_en, tight, speech):
 def test_tuning_lowers_the_held_out_loss_and_leaves_its_inputs_alone(tiny_en, tight, tuned):
     run = tuned.notes["tuning"]
     assert run["steps"] == 4 and run["audio_seconds_seen"] > 0
+    assert SETTINGS.rate(384, 0.01, 4) < run["learning_rate"] < SETTINGS.rate(384, 1.0, 4)
     assert run["held_out_best"] < run["held_out_before"]
     assert tuned.config.ranks == tight.config.ranks and tuned.notes["plan"] == tight.notes["plan"]
     moved = {
