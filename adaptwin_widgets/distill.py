@@ -9,7 +9,7 @@ import contextlib
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -153,13 +153,23 @@ class Distance:
 
     def batch(self, samples: Sequence[Sample]) -> Batch:
         """Audio to tensors."""
-        extractor = self.teacher.processor.feature_extractor
-        sounds, zeros = [s.window.samples() for s in samples], [s.zeros for s in samples]
-        features = log_mel(sounds, extractor, self.teacher.device, zeros=zeros)
         ids, tokens = teacher_tokens([s.tokens for s in samples], [s.prompt for s in samples], self.teacher)
         said = torch.tensor([s.said for s in samples], device=self.teacher.device)
         frames = frame_weights([s.window for s in samples], self.teacher)
-        return Batch(list(samples), features, frames, ids, tokens, said)
+        return Batch(list(samples), self.features(samples), frames, ids, tokens, said)
+
+    def features(self, samples: Sequence[Sample]) -> Tensor:
+        """What a small model hears of windows [B, mel, 3000]."""
+        sounds, zeros = [s.window.samples() for s in samples], [s.zeros for s in samples]
+        return log_mel(sounds, self.teacher.processor.feature_extractor, self.teacher.device, zeros=zeros)
+
+    def heard(self, batch: Batch, rows: slice = slice(None)) -> Tensor:
+        """What the teacher hears of these windows of a batch: silence behind a clip, never zeros, which it takes for a
+        sound. So a small model learns to hear past them."""
+        samples = batch.samples[rows]
+        if not any(sample.zeros for sample in samples):
+            return batch.features[rows]
+        return self.features([replace(sample, zeros=False) for sample in samples])
 
     def states(self, network: nn.Module, features: Tensor) -> list[Tensor]:
         """Outputs of every encoder layer [B, 1500, d], and last the encoder's own."""
@@ -193,7 +203,7 @@ class Distance:
         """The teacher's states."""
 
         def compute(i: int) -> list[Tensor]:
-            return [states[0] for states in self.states(self.teacher.model, batch.features[i : i + 1])]
+            return [states[0] for states in self.states(self.teacher.model, self.heard(batch, slice(i, i + 1)))]
 
         rows = [self._keeping("states", s, functools.partial(compute, i)) for i, s in enumerate(batch.samples)]
         return [torch.stack(column) for column in zip(*rows, strict=True)]
@@ -258,7 +268,7 @@ class Distance:
             encoder = [layer for side, layer in layers if side == "encoder"]
             if 0 in encoder:
                 with torch.no_grad():
-                    first = encoder_input(self.teacher.model, batch.features)
+                    first = encoder_input(self.teacher.model, self.heard(batch))
             for layer in encoder:
                 heard = targets[layer - 1] if layer else first
                 after = network.model.encoder.layers[layer](heard, None)

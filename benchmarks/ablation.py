@@ -5,7 +5,8 @@
 Statistics and tuning see four fifths of both train sets (split by prompt); the rest is scored: KL divergence of the
 next token from the original's (nats a token, --utterances of each set; "noise": 10 dB of it under both sets), the
 surprise at their transcripts, written in the original's manner (nats a token, at the best temperature), how much of the
-text is lost on average where every token is drawn (an early end, all else being right), and word errors on all of it.
+text is lost on average where every token is drawn (an early end, all else being right), word errors on all of it, and
+the share of clips that are written otherwise with zeros in the features behind them, as faster-whisper has them.
 Every way sees the same number of windows (--steps of the default batch) and says how long they took. "untuned" is where
 all but the paper's recipe begin; that one (`method="adaptwin"`, a reconstruction) begins with its own, rougher model.
 The dev sets are not touched.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +27,9 @@ from _speech import SETS, SPEECH, held_out
 from damage import Yardstick, changed
 
 import adaptwin_widgets as aw
-from adaptwin_widgets import distill, samples
+from adaptwin_widgets import distill, features, samples
 from adaptwin_widgets import settings as rates
+from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.tune import prepare
 from adaptwin_widgets.windows import WINDOWS
 
@@ -53,6 +56,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "target's share 0.2": {"target_weight": 0.2},
 }
 PAPER = "the paper's recipe, reconstructed"
+ZEROS = "the teacher hears zeros too"
 EARLY = "ends and gaps as the teacher has them"
 TARGET = "the target's transcripts alone"
 PATCHES: dict[str, Any] = {
@@ -60,9 +64,14 @@ PATCHES: dict[str, Any] = {
     "a quarter of the learning rate": ((rates, {"RATE": rates.RATE / 4}),),
     "half the learning rate": ((rates, {"RATE": rates.RATE / 2}),),
     "twice the learning rate": ((rates, {"RATE": rates.RATE * 2}),),
+    ZEROS: ((distill.Distance, {"heard": lambda self, batch, rows=slice(None): batch.features[rows]}),),
     "one learning rate however far": ((aw.Settings, {"rate": lambda self, width, *_: 0.04 / width}),),
 }
 EVERY = (*WAYS, *PATCHES, TARGET, PAPER)
+
+
+def zeros_behind(sounds: Sequence[Any], *how: Any) -> Any:
+    return log_mel(sounds, *how, zeros=[True] * len(sounds))
 
 
 def unwritten(corpus: aw.Corpus) -> aw.Corpus:
@@ -92,14 +101,18 @@ def main() -> None:
     def score(title: str, small: aw.Whisper, seconds: float = 0.0) -> None:
         row: dict[str, Any] = {"way": title, "seconds": seconds}
         for (name, yardstick), corpus in zip(yardsticks.items(), rest, strict=True):
-            surprise, wer = told[name].surprise(small), aw.evaluate(small, corpus).wer
-            row[name] = {**yardstick(small), "surprise": surprise, "wer": wer}
+            found = aw.evaluate(small, corpus)
+            with changed(features, {"log_mel": zeros_behind}):
+                pairs = zip(found.hypotheses, aw.evaluate(small, corpus).hypotheses, strict=True)
+            otherwise = sum(one.hypothesis != other.hypothesis for one, other in pairs) / len(corpus)
+            surprise = told[name].surprise(small)
+            row[name] = {**yardstick(small), "surprise": surprise, "wer": found.wer, "otherwise": otherwise}
         row["noise"] = noisy(small)
         rows.append(row)
         if not chosen.json:
             cells = "   ".join(
                 f"{n} KL {row[n]['kl']:.4f}, surprise {row[n]['surprise']:.4f}, lost {row[n]['lost']:.2%}, "
-                f"WER {row[n]['wer']:5.2f}"
+                f"WER {row[n]['wer']:5.2f}, otherwise {row[n]['otherwise']:4.1%}"
                 for n in yardsticks
             )
             print(f"{title:50}{cells}   noise KL {row['noise']['kl']:.4f}   {seconds:4.0f} s", flush=True)
@@ -120,7 +133,7 @@ def main() -> None:
             for module, values in PATCHES.get(way, ()):
                 patched.enter_context(changed(module, values))
             heard = [train[0], *map(unwritten, train[1:])] if way == TARGET else train
-            shared = way not in (EARLY, TARGET)
+            shared = way not in (EARLY, TARGET, ZEROS)
             lessons = recipe.prepare(train, settings) if shared else prepare(model, heard, settings)
             for step in range(steps):  # not in the time of the first way that shares these lessons
                 lessons.write(step)

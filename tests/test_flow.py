@@ -448,6 +448,24 @@ def test_a_share_of_the_windows_is_rough_and_lone_ones_are_filled(tiny_en, speec
     assert [s.zeros for s in samples] == [len(s.window.utterances) == 1 for s in samples]
 
 
+def test_the_teacher_hears_silence_where_the_small_model_hears_zeros(tiny_en, speech, monkeypatch):
+    monkeypatch.setattr("adaptwin_widgets.windows.ZEROS", 1.0)
+    lessons = prepare(tiny_en, speech, aw.Settings(batch_size=2, dtype="float32"))
+    alone = next(s for s in lessons.order.corpora[0] if s.zeros)
+    distance = lessons.distance
+    silent, zeros = (distance.batch([replace(alone, zeros=z)]) for z in (False, True))
+    for ours, theirs in zip(distance.targets(zeros), distance.targets(silent), strict=True):
+        assert torch.equal(ours, theirs)
+    encoded = distance.targets(silent)[-1]
+    assert torch.equal(distance.answers(zeros, encoded), distance.answers(silent, encoded))
+    with torch.no_grad():
+        assert distance.terms(tiny_en.model, silent)[1] < 1e-6, "with silence the original is at no distance"
+        assert distance.terms(tiny_en.model, zeros)[1] > 1e-3, "with zeros even the original has to learn"
+        assert distance.local(tiny_en.model, zeros, [("encoder", 0)]) < 1e-6, (
+            "alone, a layer hears what the teacher did"
+        )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
