@@ -167,11 +167,12 @@ class Run:
         return self.settings.rate(self.small.config.d_model, distance, steps)
 
     def distance(self) -> float:
-        """How far the model was from the original before its first step, on held-out speech, whatever transcripts say:
-        the mean of the terms by their weights, each near one for an untrained model."""
+        """How far the model was from the original before its first step, on held-out speech, whatever transcripts say
+        and whatever is behind a clip: the mean of the terms by their weights, each near one for an untrained model."""
         if self.progress.distance is None:
-            unsaid = [replace(batch, said=torch.zeros_like(batch.said)) for batch in self.lessons.held_out]
-            mean = self.mean_loss(unsaid)
+            heard = self.lessons.distance.heard
+            alike = [replace(b, said=torch.zeros_like(b.said), features=heard(b)) for b in self.lessons.held_out]
+            mean = self.mean_loss(alike)
             self.progress.distance = mean if self.alone else mean / sum(self.settings.weights)
         return self.progress.distance
 

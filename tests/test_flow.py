@@ -299,7 +299,8 @@ def test_a_resumed_run_equals_an_unbroken_one(tiny_en, tight, speech, tuned, tmp
         assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
-def test_the_nearer_the_original_the_smaller_the_steps(tiny_en, tight, stats, twins, speech):
+def test_the_nearer_the_original_the_smaller_the_steps(tiny_en, tight, stats, twins, speech, monkeypatch):
+    monkeypatch.setattr("adaptwin_widgets.windows.ZEROS", 0.0)
     mild = aw.compress(tiny_en, aw.RankPlan.for_budget(twins, encoder=0.1), stats, spectra=twins)
     found = []
     for model, share in ((mild, 0.0), (tight, 0.0), (tight, 0.5)):
@@ -317,6 +318,20 @@ def test_the_nearer_the_original_the_smaller_the_steps(tiny_en, tight, stats, tw
     assert near < far / 4 and small_rate < rate / 2
     assert said > far * 1.05, "what transcripts say is far from the original, too"
     assert told == pytest.approx(rate, rel=0.05)
+
+
+def test_zeros_behind_a_clip_are_no_distance(tiny_en, tight, speech, monkeypatch):
+    rates, losses = [], []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr("adaptwin_widgets.windows.ZEROS", share)
+        settings = aw.Settings(batch_size=2, transcripts=0.0)
+        lessons = prepare(tiny_en, speech, settings)
+        assert any(sample.zeros for batch in lessons.held_out for sample in batch.samples) == bool(share)
+        run = Run(tight, lessons, settings, None, ensure(None))
+        run.check()
+        rates.append(run.peak(100))
+        losses.append(run.progress.best)
+    assert rates[0] == pytest.approx(rates[1], rel=0.01) and losses[0] < 0.9 * losses[1]
 
 
 def test_the_rate_grows_with_the_steps_there_are(tiny_en, tight, speech):
