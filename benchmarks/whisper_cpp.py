@@ -1,11 +1,13 @@
-"""A Whisper for whisper.cpp, as a baseline: word errors, seconds and megabytes in 16 and in 8 bits.
+"""Eight bits beside eight bits: word errors, seconds and megabytes in whisper.cpp (16 bits too) and in faster-whisper.
 
     pip install pywhispercpp
-    python benchmarks/whisper_cpp.py [--json] [--model base] [--limit N] [--threads 2]
+    python benchmarks/whisper_cpp.py [--json] [--model base] [--small FOLDER] [--limit N] [--threads 2]
 
-Greedy, without temperature fallback or timestamps, on both dev sets. whisper.cpp knows one dimension for all heads, so
-only models that were not compressed are written. The file's layout is the one whisper.cpp's loader reads: magic, eleven
-numbers, mel filters, vocabulary, then the tensors, each with its dimensions in reverse.
+Greedy, without temperature fallback or timestamps, on both dev sets, one clip at a time, filled up to 30 s with silence
+for faster-whisper. --small: a small model of it, with the paired difference to the original in the same runtime.
+whisper.cpp knows one dimension for all heads, so only models that were not compressed are written for it. The file's
+layout is the one its loader reads: magic, eleven numbers, mel filters, vocabulary, then the tensors, each with its
+dimensions in reverse.
 """
 
 from __future__ import annotations
@@ -13,24 +15,27 @@ from __future__ import annotations
 import argparse
 import json
 import struct
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from _speech import SPEECH, corpora
+from runtimes import Texts, bytes_of, faster_whisper
 from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import adaptwin_widgets as aw
-from adaptwin_widgets.score import score_texts
+from adaptwin_widgets.score import paired_difference, score_texts
 
 MAGIC = 0x67676D6C
 FLOAT32, FLOAT16, EIGHT_BITS = 0, 1, 8  # a tensor's type
 FILE_TYPE = {"float16": 1, "int8": 2007}  # 7: eight bits in blocks; 2000: second version of such blocks
 BLOCK = 32  # numbers that share a scale
+ORIGINAL, SMALL = "original, faster-whisper int8", "small, faster-whisper int8"
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "out_proj"}
 
 
@@ -108,7 +113,7 @@ def write(whisper: aw.Whisper, path: Path, dtype: str) -> Path:
     return path
 
 
-def whisper_cpp(path: Path, threads: int) -> Callable[[aw.Corpus], list[str]]:
+def whisper_cpp(path: Path, threads: int) -> Texts:
     """How whisper.cpp transcribes with a file."""
     from pywhispercpp.model import Model
 
@@ -123,35 +128,52 @@ def whisper_cpp(path: Path, threads: int) -> Callable[[aw.Corpus], list[str]]:
     return texts
 
 
+def ways(chosen: argparse.Namespace, place: Path) -> Iterator[tuple[str, Texts, int]]:
+    """Name, how to transcribe, and the bytes on disk; one at a time, so that no two models are in memory at once."""
+    model = aw.load(chosen.model)
+    if find_spec("pywhispercpp") is None:
+        print("whisper.cpp is not installed here; run: pip install pywhispercpp", file=sys.stderr)
+    else:
+        for dtype in FILE_TYPE:
+            path = write(model, place / f"{dtype}.bin", dtype)
+            yield f"{chosen.model}, whisper.cpp {dtype}", whisper_cpp(path, chosen.threads), path.stat().st_size
+    for title, whisper in ({ORIGINAL: model} | ({SMALL: aw.load(chosen.small)} if chosen.small else {})).items():
+        folder = aw.export(whisper, place / title, dtype="int8")
+        texts = faster_whisper(folder, "int8", filled=True, threads=chosen.threads)
+        yield title, texts, bytes_of(folder, "model.bin")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="base")
+    parser.add_argument("--small", type=Path, help="the folder of a small model of it")
     parser.add_argument("--limit", type=int, help="only so many clips of each set")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--speech", type=Path, default=SPEECH)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
-    if find_spec("pywhispercpp") is None:
-        print("whisper.cpp is not installed here; run: pip install pywhispercpp")
-        return
-    model = aw.load(chosen.model)
     sets = {part: corpus.head(chosen.limit) for part, corpus in corpora("dev", chosen.speech).items()}
-    rows = []
+    rows, scores = [], {}
     with tempfile.TemporaryDirectory() as folder:
-        for dtype in FILE_TYPE:
-            path = write(model, Path(folder) / f"{dtype}.bin", dtype)
-            texts = whisper_cpp(path, chosen.threads)
-            row: dict = {"way": f"{chosen.model}, whisper.cpp {dtype}", "megabytes": path.stat().st_size / 1e6}
+        for way, texts, size in ways(chosen, Path(folder)):
+            row: dict = {"way": way, "megabytes": size / 1e6}
             for part, corpus in sets.items():
                 began = time.perf_counter()
                 score = score_texts([u.text for u in corpus], texts(corpus), [u.id for u in corpus])
                 row[part] = {"wer": score.wer, "seconds": time.perf_counter() - began}
+                scores[way, part] = score
+                if way == SMALL:
+                    row[part]["to_original"] = paired_difference(score, scores[ORIGINAL, part])
             rows.append(row)
             if not chosen.json:
-                cells = "   ".join(f"{part} {row[part]['wer']:6.2f} {row[part]['seconds']:6.1f} s" for part in sets)
-                print(f"{row['way']:34} {row['megabytes']:7.1f} MB   {cells}", flush=True)
+                print(f"{way:34} {row['megabytes']:7.1f} MB", *(f"{p} {cell(row[p])}" for p in sets), flush=True)
     if chosen.json:
         print(json.dumps({"model": chosen.model, "rows": rows}))
+
+
+def cell(found: dict) -> str:
+    difference = "({:+.2f}, {:+.2f} to {:+.2f})".format(*found["to_original"]) if "to_original" in found else ""
+    return f"  {found['wer']:6.2f} {difference} {found['seconds']:6.1f} s"
 
 
 if __name__ == "__main__":
