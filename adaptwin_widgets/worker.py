@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import atexit
 import copy
-import queue
 import threading
 import time
 import traceback
 import weakref
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,7 +86,7 @@ class Task(Job):
 
 
 class Worker(HasTraits):
-    """Runs one task after the other on a thread of its own.
+    """Runs one task after the other on a thread of its own, which lives while there is work.
 
     revision: counts up with every change of any task, at most ten times a second while one reports progress.
 
@@ -101,9 +101,9 @@ class Worker(HasTraits):
     def __init__(self) -> None:
         super().__init__()
         self.tasks: list[Task] = []
-        self._queue: queue.Queue[tuple[Task, Callable[[Task], Any], Callable[[Any], None] | None]] = queue.Queue()
+        self._waiting: deque[tuple[Task, Callable[[Task], Any], Callable[[Any], None] | None]] = deque()
         self._lock = threading.RLock()
-        self._thread: threading.Thread | None = None
+        self._serving = False  # whether a thread is at it
         self._reported = 0.0
         self._stage: tuple[str, float, float] | None = None  # of the running task, as it was told last
         self._number = 0
@@ -129,15 +129,14 @@ class Worker(HasTraits):
             task = Task(name, number=self._number, quiet=quiet, listeners=[self._report])
             over = [t for t in self.tasks if t.finished]
             self.tasks = [t for t in self.tasks if t not in over[: max(0, len(over) - KEPT)]] + [task]
-            self._queue.put((task, work, then))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="adaptwin-worker", daemon=True)
-                try:
-                    self._thread.start()
-                except RuntimeError:  # no threads here (JupyterLite): run it in the caller's
-                    self._thread = None
-        if self._thread is None:
-            self._run(*self._queue.get())
+            self._waiting.append((task, work, then))
+            begin = not self._serving
+            self._serving = True
+        if begin:
+            try:
+                threading.Thread(target=self._serve, name="adaptwin-worker", daemon=True).start()
+            except RuntimeError:  # no threads here (JupyterLite): run it in the caller's
+                self._serve()
         self.changed()
         return task
 
@@ -165,8 +164,15 @@ class Worker(HasTraits):
             self.changed()
 
     def _serve(self) -> None:
+        """Until nothing waits: a thread that waited for ever would keep the models of a closed Studio in memory."""
         while True:
-            self._run(*self._queue.get())
+            with self._lock:
+                if not self._waiting:
+                    self._serving = False
+                    return
+                task, work, then = self._waiting.popleft()
+            self._run(task, work, then)
+            del task, work, then  # a model perhaps
 
     def _run(self, task: Task, work: Callable[[Task], Any], then: Callable[[Any], None] | None) -> None:
         task._began = time.monotonic()

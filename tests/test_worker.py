@@ -147,6 +147,17 @@ def test_the_list_keeps_no_results_alive():
     assert made() is None and worker.tasks[-1].name == "make"
 
 
+def test_a_worker_without_work_has_no_thread_and_nothing_keeps_it_alive():
+    worker = Worker()
+    for n in range(20):  # some while the thread is about to end
+        assert worker.submit(str(n), lambda task, n=n: n).wait(5) == n
+    wait_for(lambda: not any(t.name == "adaptwin-worker" for t in threading.enumerate()))
+    gone = weakref.ref(worker)
+    del worker
+    gc.collect()
+    assert gone() is None
+
+
 def test_a_quiet_task_leaves_the_list_unless_it_failed():
     worker = Worker()
     worker.submit("quiet", lambda task: None, quiet=True).wait(5)
