@@ -63,12 +63,12 @@ app: $(STAMP) ## the Studio as an app: code hidden, every visitor alone
 
 # Two files at a time with one thread each: two processes with two threads each would wait for one another.
 WORKERS ?= 2
-test: export OMP_NUM_THREADS := 1
+test test-all: export OMP_NUM_THREADS := 1
 test: $(STAMP) ## the quick suite
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TEST_ARGS)
 
 test-all: $(STAMP) ## every test
-	$(BIN)/python -m pytest -m "" $(TEST_ARGS)
+	$(BIN)/python -m pytest -m "" -n $(WORKERS) --dist loadfile $(TEST_ARGS)
 
 lint: $(STAMP) ## ruff and mypy
 	$(BIN)/ruff check .
