@@ -29,7 +29,7 @@ from adaptwin_widgets.audio import SAMPLE_RATE
 from adaptwin_widgets.cost import cost
 from adaptwin_widgets.features import log_mel
 from adaptwin_widgets.onnx_engine import OnnxEngine
-from adaptwin_widgets.score import paired_difference, score_texts
+from adaptwin_widgets.score import Score, paired_difference, score_texts
 from adaptwin_widgets.speed import RUNTIMES
 
 Texts = Callable[[aw.Corpus], list[str]]
@@ -109,22 +109,30 @@ def bytes_of(folder: Path, pattern: str) -> int:
     return sum(path.stat().st_size for path in folder.glob(pattern))
 
 
+def scored(
+    way: str, texts: Texts, size: int, sets: dict[str, aw.Corpus], to: str = "", against: dict[str, Score] | None = None
+) -> tuple[dict, dict[str, Score]]:
+    """A row of the table, and its scores. to, against: what it is paired with, by name and with its scores."""
+    row: dict = {"way": way, "megabytes": size / 1e6}
+    scores = {}
+    for part, corpus in sets.items():
+        began = time.perf_counter()
+        score = score_texts([u.text for u in corpus], texts(corpus), [u.id for u in corpus])
+        row[part] = {"wer": score.wer, "seconds": time.perf_counter() - began}
+        scores[part] = score
+        if to:
+            row[part] |= zip((to, "low", "high"), paired_difference(score, (against or scores)[part]), strict=True)
+    return row, scores
+
+
 def word_errors(original: aw.Whisper, small: aw.Whisper, sets: dict[str, aw.Corpus], quiet: bool) -> list[dict]:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         every = {**ways("small", small, Path(name), True), **ways("original", original, Path(name), False)}
-        first: dict[str, object] = {}
+        first: dict[str, Score] | None = None
         for way, (texts, size) in every.items():
-            row: dict = {"way": way, "megabytes": size / 1e6}
-            for part, corpus in sets.items():
-                began = time.perf_counter()
-                score = score_texts([u.text for u in corpus], texts(corpus), [u.id for u in corpus])
-                first.setdefault(part, score)
-                difference, low, high = paired_difference(score, first[part])
-                row[part] = {
-                    "wer": score.wer, "to_small_pytorch": difference, "low": low, "high": high,
-                    "seconds": time.perf_counter() - began,
-                }  # fmt: skip
+            row, scores = scored(way, texts, size, sets, "to_small_pytorch", first)
+            first = first or scores
             rows.append(row)
             if not quiet:
                 cells = "   ".join(

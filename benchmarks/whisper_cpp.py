@@ -17,19 +17,18 @@ import json
 import struct
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from _speech import SPEECH, corpora
-from runtimes import Texts, bytes_of, faster_whisper
+from runtimes import Texts, bytes_of, faster_whisper, scored
 from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 import adaptwin_widgets as aw
-from adaptwin_widgets.score import paired_difference, score_texts
+from adaptwin_widgets.score import Score
 
 MAGIC = 0x67676D6C
 FLOAT32, FLOAT16, EIGHT_BITS = 0, 1, 8  # a tensor's type
@@ -128,16 +127,15 @@ def whisper_cpp(path: Path, threads: int) -> Texts:
     return texts
 
 
-def ways(chosen: argparse.Namespace, place: Path) -> Iterator[tuple[str, Texts, int]]:
-    """Name, how to transcribe, and the bytes on disk; one at a time, so that no two models are in memory at once."""
-    model = aw.load(chosen.model)
+def ways(chosen: argparse.Namespace, models: dict[str, aw.Whisper], place: Path) -> Iterator[tuple[str, Texts, int]]:
+    """Name, how to transcribe, and the bytes on disk."""
     if find_spec("pywhispercpp") is None:
         print("whisper.cpp is not installed here; run: pip install pywhispercpp", file=sys.stderr)
     else:
         for dtype in FILE_TYPE:
-            path = write(model, place / f"{dtype}.bin", dtype)
+            path = write(models[ORIGINAL], place / f"{dtype}.bin", dtype)
             yield f"{chosen.model}, whisper.cpp {dtype}", whisper_cpp(path, chosen.threads), path.stat().st_size
-    for title, whisper in ({ORIGINAL: model} | ({SMALL: aw.load(chosen.small)} if chosen.small else {})).items():
+    for title, whisper in models.items():
         folder = aw.export(whisper, place / title, dtype="int8")
         texts = faster_whisper(folder, "int8", filled=True, threads=chosen.threads)
         yield title, texts, bytes_of(folder, "model.bin")
@@ -153,17 +151,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     sets = {part: corpus.head(chosen.limit) for part, corpus in corpora("dev", chosen.speech).items()}
-    rows, scores = [], {}
+    models = {ORIGINAL: aw.load(chosen.model)} | ({SMALL: aw.load(chosen.small)} if chosen.small else {})
+    rows: list[dict] = []
+    known: dict[str, dict[str, Score]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for way, texts, size in ways(chosen, Path(folder)):
-            row: dict = {"way": way, "megabytes": size / 1e6}
-            for part, corpus in sets.items():
-                began = time.perf_counter()
-                score = score_texts([u.text for u in corpus], texts(corpus), [u.id for u in corpus])
-                row[part] = {"wer": score.wer, "seconds": time.perf_counter() - began}
-                scores[way, part] = score
-                if way == SMALL:
-                    row[part]["to_original"] = paired_difference(score, scores[ORIGINAL, part])
+        for way, texts, size in ways(chosen, models, Path(folder)):
+            paired = ("to_original", known[ORIGINAL]) if way == SMALL else ()
+            row, known[way] = scored(way, texts, size, sets, *paired)
             rows.append(row)
             if not chosen.json:
                 print(f"{way:34} {row['megabytes']:7.1f} MB", *(f"{p} {cell(row[p])}" for p in sets), flush=True)
@@ -172,8 +166,8 @@ def main() -> None:
 
 
 def cell(found: dict) -> str:
-    difference = "({:+.2f}, {:+.2f} to {:+.2f})".format(*found["to_original"]) if "to_original" in found else ""
-    return f"  {found['wer']:6.2f} {difference} {found['seconds']:6.1f} s"
+    paired = "({to_original:+.2f}, {low:+.2f} to {high:+.2f})".format(**found) if "to_original" in found else ""
+    return f"  {found['wer']:6.2f} {paired} {found['seconds']:6.1f} s"
 
 
 if __name__ == "__main__":
