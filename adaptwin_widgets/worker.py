@@ -164,7 +164,7 @@ class Worker(HasTraits):
             self.changed()
 
     def _serve(self) -> None:
-        """Until nothing waits: a thread that waited for ever would keep the models of a closed Studio in memory."""
+        """Until nothing waits: a thread that waited for ever would keep all that observes it, models too, in memory."""
         while True:
             with self._lock:
                 if not self._waiting:
@@ -172,7 +172,6 @@ class Worker(HasTraits):
                     return
                 task, work, then = self._waiting.popleft()
             self._run(task, work, then)
-            del task, work, then  # a model perhaps
 
     def _run(self, task: Task, work: Callable[[Task], Any], then: Callable[[Any], None] | None) -> None:
         task._began = time.monotonic()
