@@ -11,12 +11,18 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+import adaptwin_widgets as aw
+from adaptwin_widgets.cost import reductions, sizes
+from adaptwin_widgets.demo import copy_demo, demo_folder
 from adaptwin_widgets.errors import InputError, refusal
+from adaptwin_widgets.export import DTYPES, FILES, check_export
 from adaptwin_widgets.files import require_file, write_atomically
+from adaptwin_widgets.intake import evaluation_speech, speech_of, training_speech
+from adaptwin_widgets.jobs import interruptible, with_bar
 from adaptwin_widgets.options import (
     Allocation,
     Decoder,
@@ -37,11 +43,11 @@ from adaptwin_widgets.options import (
     Windows,
     Words,
 )  # fmt: skip
-from adaptwin_widgets.settings import Settings
+from adaptwin_widgets.pieces import executor_of
+from adaptwin_widgets.settings import Settings, settings_for
+from adaptwin_widgets.speech import apply_condition
+from adaptwin_widgets.whisper import require_model_folder
 from adaptwin_widgets.windows import WINDOWS
-
-if TYPE_CHECKING:  # a command imports what it needs, so that a mistake in the call is said at once
-    from adaptwin_widgets import Corpus, Job
 
 # Typer shows its usage errors as a box; this is their base class, wherever Typer keeps its click.
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -52,17 +58,13 @@ app = typer.Typer(
 )  # fmt: skip
 
 
-def corpora(paths: list[Path], quiet: bool) -> list[Corpus]:
+def corpora(paths: list[Path], quiet: bool) -> list[aw.Corpus]:
     """Read all the speech to learn from."""
-    from adaptwin_widgets.intake import training_speech
-
     return training_speech(paths, lambda: progress(quiet))
 
 
-def progress(quiet: bool) -> Job:
+def progress(quiet: bool) -> aw.Job:
     """A bar on standard error; none where standard error is no terminal or the caller wants JSON."""
-    from adaptwin_widgets.jobs import with_bar
-
     return with_bar(disable=quiet or not sys.stderr.isatty())
 
 
@@ -88,8 +90,6 @@ def spectra(
     as_json: Json = False,
 ) -> None:
     """Write the singular values of every twin as a table (CSV)."""
-    import adaptwin_widgets as aw
-
     require_file(output)
     began, job = time.monotonic(), progress(as_json)
     sounds, whisper = corpora(speech, as_json), aw.load(model)
@@ -120,11 +120,9 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Choose the rank of every twin for a budget; without speech, from the weights alone."""
-    from adaptwin_widgets import Recipe, load
-
     require_file(output)
-    began, sounds, whisper = time.monotonic(), corpora(speech, as_json), load(model)
-    recipe = Recipe(
+    began, sounds, whisper = time.monotonic(), corpora(speech, as_json), aw.load(model)
+    recipe = aw.Recipe(
         whisper, sounds, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed,
         job=progress(as_json),
     )  # fmt: skip
@@ -155,23 +153,20 @@ def compress(
     as_json: Json = False,
 ) -> None:
     """Make a smaller model and save it."""
-    from adaptwin_widgets import RankPlan, Recipe, load
-    from adaptwin_widgets.whisper import require_model_folder
-
     began = time.monotonic()
     require_model_folder(output)
     sounds, budget = corpora(speech, as_json), budget_of(encoder, decoder, whole, vocabulary, embedding)
     if (plan_file is None) == (not budget):
         raise InputError("Give either a budget (--encoder, --decoder, --model, --vocabulary, --embedding) or --plan.")
-    chosen, whisper = RankPlan.load(plan_file) if plan_file else None, load(model)
-    recipe = Recipe(
+    chosen, whisper = aw.RankPlan.load(plan_file) if plan_file else None, aw.load(model)
+    recipe = aw.Recipe(
         whisper, sounds, target_weight=target_weight, allocation=allocation, windows=windows, seed=seed,
         job=progress(as_json),
     )  # fmt: skip
     chosen = chosen or recipe.plan(method=method, **budget)
     small = recipe.compress(chosen)
     small.save_pretrained(output)
-    chosen = RankPlan.from_dict(small.notes["plan"])  # of a model that was small already no twin has grown
+    chosen = aw.RankPlan.from_dict(small.notes["plan"])  # of a model that was small already no twin has grown
     result = {**chosen.reductions, "output": str(output), "seconds": time.monotonic() - began}
     report(result, as_json, f"{model}: {chosen}; the model is in {output}.")
 
@@ -191,22 +186,15 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Tune a compressed model with its original as the teacher; Ctrl-C ends it with the best so far."""
-    from adaptwin_widgets import load
-    from adaptwin_widgets.cost import reductions, sizes
-    from adaptwin_widgets.jobs import interruptible
-    from adaptwin_widgets.settings import settings_for
-    from adaptwin_widgets.tune import tune as tune_model
-    from adaptwin_widgets.whisper import require_model_folder
-
     require_model_folder(output)
     place = output.resolve()  # "." has no name
     state = place.with_name(place.name + ".tuning")
     require_file(state)
-    sounds, small, original = corpora(speech, as_json), load(folder), load(teacher)
+    sounds, small, original = corpora(speech, as_json), aw.load(folder), aw.load(teacher)
     if resume and not state.is_file():
         print(f"There is no unfinished run at {state}; starting from the beginning.", file=sys.stderr)
     with interruptible(job := progress(as_json)):
-        tuned = tune_model(
+        tuned = aw.tune(
             small, teacher=original, speech=sounds, minutes=minutes, steps=steps, checkpoint=state,
             resume=resume and state.is_file(), job=job,
             settings=settings_for(small, target_weight=target_weight, transcripts=transcripts, seed=seed),
@@ -235,10 +223,6 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Word error rate on a corpus, with its 95 % interval."""
-    import adaptwin_widgets as aw
-    from adaptwin_widgets.intake import speech_of
-    from adaptwin_widgets.speech import apply_condition
-
     require_file(hypotheses)
     sounds = apply_condition(speech_of(speech, lambda: progress(as_json), limit), condition)
     whisper, other = aw.load(model), aw.load(against) if against else None
@@ -274,19 +258,14 @@ def study(
     as_json: Json = False,
 ) -> None:
     """Word error rate against compression: compress, tune and evaluate at every point; goes on if killed."""
-    from adaptwin_widgets import load
-    from adaptwin_widgets.intake import evaluation_speech
-    from adaptwin_widgets.pieces import executor_of
-    from adaptwin_widgets.sweep import run_study
-
     try:
         fractions = [float(p) for p in points.split(",")]
     except ValueError as error:
         raise InputError(f"--points {points!r} is no list of fractions; write 0.15,0.3,0.45.") from error
     sets = evaluation_speech(evaluations, lambda: progress(as_json))
     executor, sounds = executor_of(workers, scheduler), corpora(speech, as_json)
-    done = run_study(
-        load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
+    done = aw.run_study(
+        aw.load(model), sounds, sets, points=fractions, folder=output, minutes=minutes, steps=steps,
         target_weight=target_weight, allocation=allocation, windows=windows, transcripts=transcripts, seed=seed,
         executor=executor, threads=threads, job=progress(as_json),
     )  # fmt: skip
@@ -309,9 +288,6 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model as a folder that another runtime loads."""
-    import adaptwin_widgets as aw
-    from adaptwin_widgets.export import DTYPES, FILES, check_export
-
     began = time.monotonic()
     place = output.resolve()  # what "." was is gone when it is replaced
     check_export(place, to, dtype)  # now, not after a download
@@ -336,13 +312,11 @@ def read_speech(
     as_json: Json = False,
 ) -> None:
     """Read speech in any layout, say what is usable, what is not and why, and write a manifest of it."""
-    from adaptwin_widgets import Corpus, check_speech, load
-
     require_file(output)
-    whisper = load(model) if model else None
-    corpus = Corpus.read(path, strict=False, audio=audio, text=text, speaker=speaker, job=progress(as_json))
+    whisper = aw.load(model) if model else None
+    corpus = aw.Corpus.read(path, strict=False, audio=audio, text=text, speaker=speaker, job=progress(as_json))
     corpus = corpus.check(job=progress(as_json))
-    check = check_speech(corpus, whisper, wer=wer, language=language, job=progress(as_json))
+    check = aw.check_speech(corpus, whisper, wer=wer, language=language, job=progress(as_json))
     result = {**corpus.report.to_dict(), "check": check.to_dict(), "output": str(output) if output else None}
     sentence = f"{corpus.report}\n{check}"
     if output:
@@ -358,8 +332,6 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Say where the demonstration speech is, or copy it and the notebooks to a folder of your own."""
-    from adaptwin_widgets.demo import copy_demo, demo_folder
-
     speech = demo_folder() if output is None else copy_demo(output)
     report({"speech": str(speech)}, as_json, f"The demonstration speech is in {speech}.")
 

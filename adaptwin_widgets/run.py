@@ -84,7 +84,7 @@ class Run:
     ) -> None:
         """Train until the limit or until the job is cancelled; the best state is kept and saved."""
         before, saved = self.progress.seconds, time.monotonic()
-        slowest = {"distance": 0.0, "step": 0.0, "check": 0.0, "save": 0.0, "write": 0.0}
+        slowest = {"step": 0.0, "check": 0.0, "save": 0.0, "write": 0.0}
 
         def timed(name: str, work: Callable) -> None:
             start = time.monotonic()
@@ -118,7 +118,7 @@ class Run:
         try:
             if self.progress.steps == 0:
                 timed("check", self.check)
-                timed("distance", functools.partial(self.peak, 1))
+                self.peak(1)  # looks how far the original is, while no step has been made
                 report()
             while room():
                 if not self.lessons.ready(self.progress.steps):
