@@ -117,8 +117,8 @@ class Run:
 
         try:
             if self.progress.steps == 0:
-                timed("check", self.check)
                 self.peak(1)  # looks how far the original is, while no step has been made
+                timed("check", self.check)
                 report()
             while room():
                 if not self.lessons.ready(self.progress.steps):
