@@ -163,7 +163,9 @@ def encoder_input(model: nn.Module, features: Tensor) -> Tensor:
     """What the encoder's first layer reads, [B, frames, d], of log-mel features [B, mel, 2 * frames]."""
     encoder = model.model.encoder
     x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features))))
-    return x.transpose(1, 2) + encoder.embed_positions.weight
+    # A sum keeps its first term's order in memory, and so would every layer's states: all that is done to them would
+    # read across it.
+    return x.transpose(1, 2).contiguous() + encoder.embed_positions.weight
 
 
 def attention_name(part: str) -> str:

@@ -162,7 +162,8 @@ class Engine:
 
     def encode(self, features: Tensor) -> Tensor:
         """The encoder's output [B, 1500, d] for log-mel features [B, mels, 3000]."""
-        x = self._convolve(features.float()).transpose(1, 2) + self.encoder_positions
+        # In a row for `norm` and what follows; see `anatomy.encoder_input`.
+        x = self._convolve(features.float()).transpose(1, 2).contiguous() + self.encoder_positions
         for attention, feed_forward in self.encoder_layers:
             x += attention(attention.norm(x).to(self.dtype), self.fused)
             x += feed_forward(feed_forward.norm(x).to(self.dtype))
