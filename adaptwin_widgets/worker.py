@@ -186,10 +186,10 @@ class Worker(HasTraits):
         except Cancelled:
             task.state = "stopped"
         except InputError as error:
-            task.state, task.error = "failed", str(error)
+            task.error, task.state = str(error), "failed"  # in this order: who sees that it failed sees why
         except Exception as error:  # whatever it is, a person has to see it and the worker has to live
-            task.state, task.error = "failed", f"{type(error).__name__}: {error}"
-            task.details = traceback.format_exc()
+            task.error, task.details = f"{type(error).__name__}: {error}", traceback.format_exc()
+            task.state = "failed"
         task.seconds = time.monotonic() - task._began
         listed = copy.copy(task)
         listed.result = None  # a model, perhaps: it lives as long as somebody holds it, not as long as this list

@@ -112,14 +112,14 @@ def test_what_is_counted_is_what_is_there(tiny_en, small, tmp_path):
 
 def test_its_damage_is_what_the_decoder_then_says(tiny_en, speech, stats, twins):
     with torch.no_grad():
-        bench = Bench(tiny_en, [calibration_windows(corpus, 1, 1) for corpus in speech], 2, aw.Job())
+        bench = Bench(tiny_en, [calibration_windows(corpus, 4, 1) for corpus in speech], 2, aw.Job())
         ranks = [{str(STEM): [kept]} for kept in (384, 200, 60)]
         whole, half, little = (
             bench.damage(STEM, modules_of(tiny_en.model, twins, stats, STEM, kept)) for kept in ranks
         )  # fmt: skip
         direct = bench._encode(encoder_input(tiny_en.model, bench.features[0]), 0)
     torch.testing.assert_close(direct, bench.encoded[0])  # its own modules are back
-    assert abs(whole) < 1e-5 and 0 < half < 0.005 < little
+    assert abs(whole) < 1e-5 and 0 < half < little / 4, "of one clip alone it hangs on how the processor rounds"
 
 
 def test_it_is_tuned_with_the_whole_and_not_with_a_layer(tiny_en, small, speech, stats, twins):

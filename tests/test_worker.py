@@ -11,7 +11,7 @@ import pytest
 
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Cancelled
-from adaptwin_widgets.worker import KEPT, Worker
+from adaptwin_widgets.worker import KEPT, Task, Worker
 
 
 def wait_for(condition, seconds=5.0):
@@ -79,6 +79,26 @@ def test_errors_are_kept_and_the_worker_lives():
     with pytest.raises(RuntimeError, match="by nought"):
         first.wait(1)
     assert worker.submit("good", lambda task: 5).wait(5) == 5
+
+
+def test_who_sees_that_a_task_failed_sees_why(monkeypatch):
+    seen = []
+
+    def watched(task, name, value):
+        object.__setattr__(task, name, value)
+        if name == "state" and value == "failed":
+            seen.append((task.error, task.details[:9]))
+
+    monkeypatch.setattr(Task, "__setattr__", watched)
+    worker = Worker()
+    for error in (InputError("It is empty."), ValueError("odd")):
+
+        def fail(task, error=error):
+            raise error
+
+        with pytest.raises(RuntimeError):
+            worker.submit("work", fail).wait(10)
+    assert seen == [("It is empty.", ""), ("ValueError: odd", "Traceback")]
 
 
 def test_an_error_in_what_follows_is_an_error_of_the_task():
