@@ -10,6 +10,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import precision
+from adaptwin_widgets.anatomy import encoder_input
 from adaptwin_widgets.engine import Engine, Memory
 from adaptwin_widgets.errors import InputError
 from adaptwin_widgets.jobs import Cancelled, Job
@@ -84,6 +85,16 @@ def test_next_tokens_equal_the_models_own(small):
             found = engine.log_probabilities(tokens[:, start:end].tolist(), memory)
             torch.testing.assert_close(found, expected[:, end - 1], atol=2e-4, rtol=1e-4)
     assert expected.std() > 0.5  # not a flat distribution that any decoder would give
+
+
+def test_states_lie_frame_by_frame(small):
+    features, seen = torch.randn(2, 80, 3000), []
+    assert encoder_input(small, features).is_contiguous()
+    engine = Engine(small, torch.float32)
+    norm, engine.encoder_norm = engine.encoder_norm, lambda x: seen.append(x.is_contiguous()) or norm(x)
+    with torch.inference_mode():
+        engine.encode(features)
+    assert seen == [True], "each layer adds to what the first one was given, in its order"
 
 
 def test_both_attention_kernels_agree_where_dimensions_differ():
