@@ -46,6 +46,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "one window a step": {"batch_size": 1},
     "no rough windows": {"rough": 0.0},
     "a tenth rough": {"rough": 0.1},
+    "half rough": {"rough": 0.5},
     "decoder as fast as the encoder": {"decoder": 1.0},
     "decoder at three tenths of the rate": {"decoder": 0.3},
     "encoder alone": {"decoder": 0.0},
@@ -53,6 +54,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "a quarter of the transcripts' word": {"transcripts": 0.25},
     "the transcripts' word alone": {"transcripts": 1.0},
     "target's share 0.8": {"target_weight": 0.8},
+    "target's share 0.3": {"target_weight": 0.3},
     "target's share 0.2": {"target_weight": 0.2},
 }
 PAPER = "the paper's recipe, reconstructed"
