@@ -71,12 +71,12 @@ def main() -> None:
     chosen = parser.parse_args()
     for library in chosen.library:
         # The loader would go on without it, with a word about it.
-        if told := subprocess.run(
-            [sys.executable, "-c", ""], env=first(library), capture_output=True, text=True
-        ).stderr:
-            parser.error(f"{library} cannot be loaded first ({told.strip()}); give the path of a shared library.")
+        done = subprocess.run([sys.executable, "-c", ""], env=first(library), stderr=subprocess.PIPE, text=True)
+        if done.stderr:
+            parser.error(f"{library} cannot be loaded first ({done.stderr.strip()}); give a library's path.")
     if not chosen.library:
-        print("Neither tcmalloc nor jemalloc is installed (Debian, Ubuntu: libtcmalloc-minimal4, libjemalloc2).")
+        said = "Neither tcmalloc nor jemalloc is installed (Debian, Ubuntu: libtcmalloc-minimal4, libjemalloc2)."
+        print(said, file=sys.stderr)  # what is printed with --json stays one object
     train = [corpus[:UTTERANCES] for corpus in corpora("train", chosen.speech).values()]
     ways: dict[str, str | None] = {SYSTEM: None} | {Path(library).name: library for library in chosen.library}
     found: dict[str, list[float]] = {way: [] for way in ways}
