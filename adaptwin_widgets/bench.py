@@ -51,12 +51,18 @@ def _log_probabilities(network: nn.Module, encoded: Tensor, ids: Tensor) -> Tens
 
 
 class Bench:
-    """Calibration speech of several corpora, run up to every layer once: a cut costs only the layers after it."""
+    """Calibration speech of several corpora, run up to every layer once: a cut costs only the layers after it.
 
-    def __init__(self, model: Whisper, speech: Sequence[Sequence[Window]], batch: int, job: Job):
+    speech: each corpus's windows, whose texts are what the original writes of them. heard: the same under conditions.
+    """
+
+    def __init__(
+        self, model: Whisper, speech: Sequence[Sequence[Window]], heard: Sequence[Sequence[Window]],
+        batch: int, job: Job,
+    ):  # fmt: skip
         rows = []
-        for sounds in speech:  # each may be in a language of its own
-            texts = transcribe(model, sounds, job=job)
+        for windows, sounds in zip(speech, heard, strict=True):  # each may be in a language of its own
+            texts = transcribe(model, windows, job=job)
             prompt = model.prompt(texts[0].language)
             rows += [(sound, text.tokens, prompt) for sound, text in zip(sounds, texts, strict=True)]
         rows.sort(key=lambda row: len(row[1]))

@@ -36,7 +36,7 @@ from adaptwin_widgets.removal import queue, remove
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper, in_float32
-from adaptwin_widgets.windows import Window
+from adaptwin_widgets.windows import ROUGH, Window, in_noise
 
 LEVELS = (0.2, 0.5, 0.8)  # share of a twin's components cut for a measurement
 TOGETHER = (0.15, 0.35, 0.6)  # share of all components of encoder or decoder cut at once, the least dear first
@@ -146,9 +146,11 @@ def fingerprint(spectra: Spectra) -> str:
     return digest.hexdigest()[:16]
 
 
-def cached(folder: Path, mark: str, levels: Sequence[float] = LEVELS, windows: int = 6, seed: int = 1) -> Path:
+def cached(
+    folder: Path, mark: str, levels: Sequence[float] = LEVELS, windows: int = 6, rough: float = ROUGH, seed: int = 1
+) -> Path:
     """The file that keeps what is measured so of spectra with this `fingerprint`."""
-    how = hashlib.sha256(repr((tuple(levels), windows, seed)).encode()).hexdigest()
+    how = hashlib.sha256(repr((tuple(levels), windows, rough, seed)).encode()).hexdigest()
     return folder / f"sensitivity-{mark}-{how[:8]}.json"
 
 
@@ -162,6 +164,7 @@ def measure_sensitivity(
     together: bool = True,
     levels: Sequence[float] = LEVELS,
     windows: int = 6,
+    rough: float = ROUGH,
     batch_size: int = 3,
     seed: int = 1,
     cache: str | Path | None = "",
@@ -173,10 +176,12 @@ def measure_sensitivity(
     The damage is the KL divergence from the original's distribution over the next token, teacher-forced on the
     original's own transcripts, averaged over tokens, in nats. sides: measure the twins of these only. together: measure
     what many cuts do at once as well, which predictions need and the choice of ranks does not. windows: 30 s windows in
-    all, shared among the corpora. cache: a folder that keeps the result (default: the user's cache; None: keep
-    nothing). What is measured already is not measured again. executor: any of `concurrent.futures`, a dask cluster's or
-    a number of processes here, to measure on, a layer at a time; its workers have to see the cache folder (see the page
-    on clusters).
+    all, shared among the corpora. rough: the share of them, in whole windows of each corpus, that is heard through hard
+    noise (`windows.in_noise`), for what quiet speech needs least may be what noise needs; their transcripts are those
+    of the quiet speech, and what many cuts do at once is measured on that. cache: a folder that keeps the result
+    (default: the user's cache; None: keep nothing). What is measured already is not measured again. executor: any of
+    `concurrent.futures`, a dask cluster's or a number of processes here, to measure on, a layer at a time; its workers
+    have to see the cache folder (see the page on clusters).
 
     >>> import adaptwin_widgets as aw                                                             # doctest: +SKIP
     >>> sensitivity = aw.measure_sensitivity(model, twins, stats, speech)                         # doctest: +SKIP
@@ -185,7 +190,7 @@ def measure_sensitivity(
     job, model = ensure(job), in_float32(expand(model))  # small damages drown in half precision
     mark = fingerprint(spectra)
     folder = Path(platformdirs.user_cache_dir("adaptwin_widgets")) if cache == "" else cache
-    path = cached(Path(folder), mark, levels, windows, seed) if folder is not None else None
+    path = cached(Path(folder), mark, levels, windows, rough, seed) if folder is not None else None
     result = Sensitivity(fingerprint=mark)
     if path is not None and path.is_file():
         result = Sensitivity.load(path)
@@ -194,7 +199,7 @@ def measure_sensitivity(
     if not missing and not apart:
         return result
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
-    how = (tuple(levels), windows, batch_size, seed)
+    how = (tuple(levels), windows, rough, batch_size, seed)
     with _measurer(model, corpora, spectra, stats, how, executor, folder or tempfile.gettempdir()) as measurer:
 
         def keep() -> None:  # an interrupted measurement goes on where it stopped
@@ -232,7 +237,7 @@ def measure_damage(
     """
     job, model = ensure(job), in_float32(expand(model))
     corpora = [speech] if isinstance(speech, Corpus) else list(speech)
-    how = (LEVELS, CLIPS, 3, seed)
+    how = (LEVELS, CLIPS, 0.0, 3, seed)
     with _measurer(model, corpora, spectra, stats, how, executor, tempfile.gettempdir()) as measurer:
         return measurer.damages(plans, job)
 
@@ -270,7 +275,7 @@ Choice = Callable[[Corpus, int, int], list[Window]]  # of a corpus, how many, an
 
 @dataclass
 class _Here:
-    """Measures in this process. how: levels, and the windows, batch size and seed of the speech."""
+    """Measures in this process. how: levels, and the speech's windows, their share in noise, batch size and seed."""
 
     model: Whisper
     corpora: list[Corpus]
@@ -284,23 +289,24 @@ class _Here:
             return
         spectra, stats = self.spectra, self.stats
         assert spectra is not None and stats is not None
-        levels, windows, *_ = self.how
-        bench = self._bench(calibration_windows, windows, job)
+        levels, windows, rough, *_ = self.how
+        bench = self._bench(calibration_windows, windows, rough, job)
         found = ((twin, _curve(bench, spectra, stats, twin, levels)) for twin in twins)
         yield from job.track(found, len(twins), "Measuring sensitivity")
 
     def damages(self, plans: Sequence[RankPlan], job: Job) -> list[float]:
-        bench = self._bench(single_windows, CLIPS, job)
+        bench = self._bench(single_windows, CLIPS, 0.0, job)
         found = (bench.damage_of(plan, self.spectra, self.stats) for plan in plans)
         return list(job.track(found, len(plans), "Measuring many cuts at once"))
 
-    def _bench(self, choose: Choice, count: int, job: Job) -> Bench:
+    def _bench(self, choose: Choice, count: int, rough: float, job: Job) -> Bench:
         """The bench of what this function chooses of the speech; one at a time, for it holds all the original said."""
         if choose not in self.benches:
             self.benches.clear()
             *_, batch, seed = self.how
-            share = max(1, count // len(self.corpora))
-            self.benches[choose] = Bench(self.model, [choose(c, share, seed) for c in self.corpora], batch, job)
+            speech = [choose(c, max(1, count // len(self.corpora)), seed) for c in self.corpora]
+            heard = [in_noise(windows, rough, seed) for windows in speech]
+            self.benches[choose] = Bench(self.model, speech, heard, batch, job)
         return self.benches[choose]
 
 

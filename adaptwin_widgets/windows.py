@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .audio import SAMPLE_RATE
-from .conditions import Condition, any_condition, draw
+from .conditions import Condition, Noise, any_condition, draw
 from .errors import InputError
 from .utterance import Utterance
 
 WINDOWS = 120  # of each corpus, to observe: with 40, a tenth to a quarter of the damage is that of too little speech
 ROUGH = 0.25  # share of windows heard through noise, a telephone or a room, where nothing else is said
+HARD = 5.0  # dB of signal over noise: what bears this bears a telephone or a room as well
 ZEROS = 1 / 2  # share of the windows of one utterance behind which there are zeros, as faster-whisper fills them
 
 
@@ -98,12 +99,33 @@ def roughened(windows: Sequence[Window], share: float, seed: int = 0) -> list[Wi
 
     Raises InputError for a share below 0 or above 1.
     """
-    if not 0 <= share <= 1:
-        raise InputError(f"rough={share} is no share of the windows; give a number from 0 to 1.")
+    _require_share(share)
     return [
         w.under(any_condition(w.id, seed)) if int((i + 1) * share) > int(i * share) else w
         for i, w in enumerate(windows)
     ]
+
+
+def in_noise(windows: Sequence[Window], share: float, seed: int = 0) -> list[Window]:
+    """The windows, this share of them, in whole windows and the last ones, through noise as loud as it may get.
+
+    For a few windows that have to stand for all that speech is heard through, where a draw would be luck.
+
+    >>> from pathlib import Path
+    >>> quiet = [Window((Utterance(n, Path(n), "Yes.", "ann", 2.0),)) for n in "abc"]
+    >>> [[str(c) for c in w.utterances[0].conditions] for w in in_noise(quiet, 0.25)]
+    [[], [], ['noise:5']]
+
+    Raises InputError for a share below 0 or above 1.
+    """
+    _require_share(share)
+    quiet = len(windows) - math.floor(share * len(windows) + 0.5)
+    return [w if i < quiet else w.under(Noise(HARD, seed)) for i, w in enumerate(windows)]
+
+
+def _require_share(rough: float) -> None:
+    if not 0 <= rough <= 1:
+        raise InputError(f"rough={rough} is no share of the windows; give a number from 0 to 1.")
 
 
 def zero_filled(windows: Iterable[Window], seed: int = 0) -> list[bool]:

@@ -23,7 +23,7 @@ from adaptwin_widgets.spectra import diagonal_blocks
 from adaptwin_widgets.threads import workers
 from adaptwin_widgets.tune import prepare
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import Window
+from adaptwin_widgets.windows import Window, in_noise
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +200,8 @@ def test_sensitivity_is_measured_kept_and_used(tiny_en, speech, stats, twins, tm
     assert measure(job=watched).curves == found.curves
     with pytest.raises(Cancelled):
         measure(job=watched, seed=2)  # on other speech, so another measurement
+    with pytest.raises(Cancelled):
+        measure(job=watched, rough=0.75)  # and so is one in noise
     by_damage = aw.RankPlan.for_budget(twins, encoder=0.3, sensitivity=found)
     assert by_damage.ranks != aw.RankPlan.for_budget(twins, encoder=0.3).ranks
 
@@ -208,9 +210,38 @@ def test_a_plan_of_one_twin_does_what_its_cut_alone_does(tiny_en, speech, stats,
     twin, ranks = Twin("encoder", 1, "query_key"), {"encoder.1.query_key": [6, 4, 20, 7, 9, 3]}
     plan = aw.RankPlan(ranks, shape_of(tiny_en.config), tiny_en.source)
     with torch.no_grad():
-        bench = Bench(tiny_en, [single_windows(speech[0], 2)], 2, aw.Job())
+        windows = [single_windows(speech[0], 2)]
+        bench = Bench(tiny_en, windows, windows, 2, aw.Job())
         alone = bench.damage(twin, modules_of(tiny_en.model, twins, stats, twin, ranks))
         assert alone > 1e-4 and bench.damage_of(plan, twins, stats) == pytest.approx(alone, rel=1e-3)
+
+
+def test_a_twin_is_measured_in_noise_by_what_is_written_in_quiet(tiny_en, speech, stats, twins):
+    windows = single_windows(speech[0], 2)
+    ranks = {"encoder.1.query_key": [6, 4, 20, 7, 9, 3]}
+    modules = modules_of(tiny_en.model, twins, stats, Twin("encoder", 1, "query_key"), ranks)
+    with torch.no_grad():
+        quiet, noisy = (Bench(tiny_en, [windows], [in_noise(windows, rough)], 2, aw.Job()) for rough in (0.0, 1.0))
+        assert torch.equal(quiet.tokens[0][0], noisy.tokens[0][0])
+        assert not torch.equal(quiet.reference[0], noisy.reference[0])  # what it says is what it hears then
+        low, high = (bench.damage(Twin("encoder", 1, "query_key"), modules) for bench in (quiet, noisy))
+    assert 0 < low < high
+
+
+@pytest.mark.parametrize("rough, noisy", [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 3)])
+def test_of_the_windows_that_measure_twins_some_are_in_noise(tiny_en, speech, stats, twins, rough, noisy, monkeypatch):
+    def seen(model, windows, heard, *_):
+        for quiet, sounds in zip(windows, heard, strict=True):
+            assert len(quiet) == len(sounds) == 3
+            assert [bool(w.utterances[0].conditions) for w in sounds] == [i >= 3 - noisy for i in range(3)]
+            assert not any(u.conditions for w in quiet for u in w.utterances)
+        raise Cancelled
+
+    monkeypatch.setattr("adaptwin_widgets.sensitivity.Bench", seen)
+    recipe = aw.Recipe(tiny_en, speech, rough=rough)
+    recipe.stats, recipe.spectra = stats, twins
+    with pytest.raises(Cancelled):
+        recipe.sensitivity(["encoder"])
 
 
 def test_a_side_that_was_interrupted_is_measured_to_its_end(tiny_en, speech, stats, twins, monkeypatch):
