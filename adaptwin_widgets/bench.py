@@ -18,7 +18,7 @@ from adaptwin_widgets.plan import RankPlan
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.transcribe import transcribe
 from adaptwin_widgets.whisper import Whisper
-from adaptwin_widgets.windows import Window
+from adaptwin_widgets.windows import Window, in_noise
 
 
 def modules_of(
@@ -53,18 +53,26 @@ def _log_probabilities(network: nn.Module, encoded: Tensor, ids: Tensor) -> Tens
 class Bench:
     """Calibration speech of several corpora, run up to every layer once: a cut costs only the layers after it.
 
-    speech: each corpus's windows, whose texts are what the original writes of them. heard: the same under conditions.
+    rough: the share of each corpus's windows that is heard in noise too (`in_noise`); their texts are what the original
+    writes of them in quiet.
     """
 
     def __init__(
-        self, model: Whisper, speech: Sequence[Sequence[Window]], heard: Sequence[Sequence[Window]],
-        batch: int, job: Job,
-    ):  # fmt: skip
+        self,
+        model: Whisper,
+        speech: Sequence[Sequence[Window]],
+        batch: int,
+        job: Job,
+        *,
+        rough: float = 0.0,
+        seed: int = 0,
+    ):
         rows = []
-        for windows, sounds in zip(speech, heard, strict=True):  # each may be in a language of its own
+        for windows in speech:  # each may be in a language of its own
             texts = transcribe(model, windows, job=job)
             prompt = model.prompt(texts[0].language)
-            rows += [(sound, text.tokens, prompt) for sound, text in zip(sounds, texts, strict=True)]
+            for text, ways in zip(texts, in_noise(windows, rough, seed), strict=True):
+                rows += [(sound, text.tokens, prompt, share) for sound, share in ways]
         rows.sort(key=lambda row: len(row[1]))
         self.model, self.original = model, model.model
         # Modules are swapped in here, never in the user's model; the weights are its own.
@@ -74,12 +82,12 @@ class Bench:
         self.layer, self.inputs, self.features = -1, [], []
         with torch.no_grad():
             for start in range(0, len(rows), batch):
-                heard, spoken, prompts = zip(*rows[start : start + batch], strict=True)
+                heard, spoken, prompts, shares = zip(*rows[start : start + batch], strict=True)
                 features = log_mel([s.samples() for s in heard], model.processor.feature_extractor, model.device)
                 ids, weights = teacher_tokens(spoken, prompts, model)
                 self.features.append(features.to(self.network.dtype))
                 self.inputs.append(encoder_input(self.network, self.features[-1]))
-                self.tokens.append((ids, weights))
+                self.tokens.append((ids, weights * weights.new_tensor(shares)[:, None]))
             for hidden in self.inputs:
                 self.encoded.append(self._encode(hidden, 0))
             for encoded, (ids, _) in zip(self.encoded, self.tokens, strict=True):

@@ -36,7 +36,7 @@ from adaptwin_widgets.removal import queue, remove
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper, in_float32
-from adaptwin_widgets.windows import ROUGH, Window, in_noise
+from adaptwin_widgets.windows import ROUGH, Window
 
 LEVELS = (0.2, 0.5, 0.8)  # share of a twin's components cut for a measurement
 TOGETHER = (0.15, 0.35, 0.6)  # share of all components of encoder or decoder cut at once, the least dear first
@@ -176,9 +176,9 @@ def measure_sensitivity(
     The damage is the KL divergence from the original's distribution over the next token, teacher-forced on the
     original's own transcripts, averaged over tokens, in nats. sides: measure the twins of these only. together: measure
     what many cuts do at once as well, which predictions need and the choice of ranks does not. windows: 30 s windows in
-    all, shared among the corpora. rough: the share of them, in whole windows of each corpus, that is heard through hard
-    noise (`windows.in_noise`), for what quiet speech needs least may be what noise needs; their transcripts are those
-    of the quiet speech, and what many cuts do at once is measured on that. cache: a folder that keeps the result
+    all, shared among the corpora. rough: the share of them, in whole windows of each corpus, that is heard in hard
+    noise too (`windows.in_noise`), for what quiet speech needs least may be what noise needs; their transcripts are
+    those of the quiet speech, and what many cuts do at once is measured on that. cache: a folder that keeps the result
     (default: the user's cache; None: keep nothing). What is measured already is not measured again. executor: any of
     `concurrent.futures`, a dask cluster's or a number of processes here, to measure on, a layer at a time; its workers
     have to see the cache folder (see the page on clusters).
@@ -305,8 +305,7 @@ class _Here:
             self.benches.clear()
             *_, batch, seed = self.how
             speech = [choose(c, max(1, count // len(self.corpora)), seed) for c in self.corpora]
-            heard = [in_noise(windows, rough, seed) for windows in speech]
-            self.benches[choose] = Bench(self.model, speech, heard, batch, job)
+            self.benches[choose] = Bench(self.model, speech, batch, job, rough=rough, seed=seed)
         return self.benches[choose]
 
 

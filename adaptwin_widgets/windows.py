@@ -106,21 +106,23 @@ def roughened(windows: Sequence[Window], share: float, seed: int = 0) -> list[Wi
     ]
 
 
-def in_noise(windows: Sequence[Window], share: float, seed: int = 0) -> list[Window]:
-    """The windows, this share of them, in whole windows and the last ones, through noise as loud as it may get.
+def in_noise(windows: Sequence[Window], share: float, seed: int = 0) -> list[list[tuple[Window, float]]]:
+    """How each window is heard, and how much that counts: this share of them, in whole windows and the last ones, half
+    as they are and half through noise as loud as it may get; the others as they are.
 
     For a few windows that have to stand for all that speech is heard through, where a draw would be luck.
 
     >>> from pathlib import Path
     >>> quiet = [Window((Utterance(n, Path(n), "Yes.", "ann", 2.0),)) for n in "abc"]
-    >>> [[str(c) for c in w.utterances[0].conditions] for w in in_noise(quiet, 0.25)]
-    [[], [], ['noise:5']]
+    >>> [[(str(*w.utterances[0].conditions), share) for w, share in ways] for ways in in_noise(quiet, 0.25)]
+    [[('', 1.0)], [('', 1.0)], [('', 0.5), ('noise:5', 0.5)]]
 
     Raises InputError for a share below 0 or above 1.
     """
     _require_share(share)
     quiet = len(windows) - math.floor(share * len(windows) + 0.5)
-    return [w if i < quiet else w.under(Noise(HARD, seed)) for i, w in enumerate(windows)]
+    noise = Noise(HARD, seed)
+    return [[(w, 1.0)] if i < quiet else [(w, 0.5), (w.under(noise), 0.5)] for i, w in enumerate(windows)]
 
 
 def _require_share(rough: float) -> None:

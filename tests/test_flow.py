@@ -210,35 +210,40 @@ def test_a_plan_of_one_twin_does_what_its_cut_alone_does(tiny_en, speech, stats,
     twin, ranks = Twin("encoder", 1, "query_key"), {"encoder.1.query_key": [6, 4, 20, 7, 9, 3]}
     plan = aw.RankPlan(ranks, shape_of(tiny_en.config), tiny_en.source)
     with torch.no_grad():
-        windows = [single_windows(speech[0], 2)]
-        bench = Bench(tiny_en, windows, windows, 2, aw.Job())
+        bench = Bench(tiny_en, [single_windows(speech[0], 2)], 2, aw.Job())
         alone = bench.damage(twin, modules_of(tiny_en.model, twins, stats, twin, ranks))
         assert alone > 1e-4 and bench.damage_of(plan, twins, stats) == pytest.approx(alone, rel=1e-3)
 
 
 def test_a_twin_is_measured_in_noise_by_what_is_written_in_quiet(tiny_en, speech, stats, twins):
-    windows = single_windows(speech[0], 2)
-    ranks = {"encoder.1.query_key": [6, 4, 20, 7, 9, 3]}
-    modules = modules_of(tiny_en.model, twins, stats, Twin("encoder", 1, "query_key"), ranks)
+    """A clip that is heard both ways has the mean of what the cut does in quiet and in noise."""
+    twin, (clip,) = Twin("encoder", 1, "query_key"), single_windows(speech[0], 1)
+    modules = modules_of(tiny_en.model, twins, stats, twin, {str(twin): [6, 4, 20, 7, 9, 3]})
+    (text,) = aw.transcribe(tiny_en, [clip])
+    ((_, (loud, share)),) = in_noise([clip], 1.0)
+    assert str(loud.utterances[0].conditions[0]) == "noise:5" and share == 0.5
     with torch.no_grad():
-        quiet, noisy = (Bench(tiny_en, [windows], [in_noise(windows, rough)], 2, aw.Job()) for rough in (0.0, 1.0))
-        assert torch.equal(quiet.tokens[0][0], noisy.tokens[0][0])
-        assert not torch.equal(quiet.reference[0], noisy.reference[0])  # what it says is what it hears then
-        low, high = (bench.damage(Twin("encoder", 1, "query_key"), modules) for bench in (quiet, noisy))
-    assert 0 < low < high
+        quiet, both = (Bench(tiny_en, [[clip]], 2, aw.Job(), rough=rough) for rough in (0.0, 1.0))
+        low, mean = (bench.damage(twin, modules) for bench in (quiet, both))
+        ((ids, weights),) = both.tokens
+        assert ids[0].tolist() == ids[1].tolist() and ids[0].tolist()[-len(text.tokens) :] == list(text.tokens)
+        said = both.reference[0]
+        assert not torch.equal(said[0], said[1])  # the reference is what the original says of each
+        assert weights.max() == 0.5
+        both.tokens = [(ids, weights * torch.tensor([[0.0], [1.0]]))]
+        both.layer, both.inputs = 0, both.first
+        high = both.damage(twin, modules)
+    assert 0 < low < mean < high and mean == pytest.approx((low + high) / 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("rough, noisy", [(0.0, 0), (0.25, 1), (0.5, 2), (1.0, 3)])
-def test_of_the_windows_that_measure_twins_some_are_in_noise(tiny_en, speech, stats, twins, rough, noisy, monkeypatch):
-    def seen(model, windows, heard, *_):
-        for quiet, sounds in zip(windows, heard, strict=True):
-            assert len(quiet) == len(sounds) == 3
-            assert [bool(w.utterances[0].conditions) for w in sounds] == [i >= 3 - noisy for i in range(3)]
-            assert not any(u.conditions for w in quiet for u in w.utterances)
+@pytest.mark.parametrize("asked, share", [({}, 0.25), ({"rough": 0.0}, 0.0)])
+def test_a_recipe_says_how_rough_its_twins_are_measured(tiny_en, speech, stats, twins, asked, share, monkeypatch):
+    def bench(model, windows, *_, rough, seed):
+        assert list(map(len, windows)) == [3, 3] and rough == share
         raise Cancelled
 
-    monkeypatch.setattr("adaptwin_widgets.sensitivity.Bench", seen)
-    recipe = aw.Recipe(tiny_en, speech, rough=rough)
+    monkeypatch.setattr("adaptwin_widgets.sensitivity.Bench", bench)
+    recipe = aw.Recipe(tiny_en, speech, **asked)
     recipe.stats, recipe.spectra = stats, twins
     with pytest.raises(Cancelled):
         recipe.sensitivity(["encoder"])

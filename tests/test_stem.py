@@ -112,8 +112,7 @@ def test_what_is_counted_is_what_is_there(tiny_en, small, tmp_path):
 
 def test_its_damage_is_what_the_decoder_then_says(tiny_en, speech, stats, twins):
     with torch.no_grad():
-        windows = [calibration_windows(corpus, 4, 1) for corpus in speech]
-        bench = Bench(tiny_en, windows, windows, 2, aw.Job())
+        bench = Bench(tiny_en, [calibration_windows(corpus, 4, 1) for corpus in speech], 2, aw.Job())
         ranks = [{str(STEM): [kept]} for kept in (384, 200, 60)]
         whole, half, little = (
             bench.damage(STEM, modules_of(tiny_en.model, twins, stats, STEM, kept)) for kept in ranks
