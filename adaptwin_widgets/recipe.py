@@ -102,7 +102,7 @@ class Recipe:
         if missing := [side for side in sides if side in unknown]:  # one that was interrupted is known in part
             found = measure_sensitivity(
                 self.model, self.spectra, self.stats, self.speech, sides=missing, together=together,
-                rough=self.rough, executor=self.crew, job=self.job,
+                executor=self.crew, job=self.job,
             )  # fmt: skip
             known = self._damage
             self._damage = Sensitivity(known.curves | found.curves, found.fingerprint, known.together | found.together)

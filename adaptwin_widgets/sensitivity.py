@@ -36,7 +36,7 @@ from adaptwin_widgets.removal import queue, remove
 from adaptwin_widgets.spectra import Spectra
 from adaptwin_widgets.speech import Corpus
 from adaptwin_widgets.whisper import Whisper, in_float32
-from adaptwin_widgets.windows import ROUGH, Window
+from adaptwin_widgets.windows import Window
 
 LEVELS = (0.2, 0.5, 0.8)  # share of a twin's components cut for a measurement
 TOGETHER = (0.15, 0.35, 0.6)  # share of all components of encoder or decoder cut at once, the least dear first
@@ -147,7 +147,7 @@ def fingerprint(spectra: Spectra) -> str:
 
 
 def cached(
-    folder: Path, mark: str, levels: Sequence[float] = LEVELS, windows: int = 6, rough: float = ROUGH, seed: int = 1
+    folder: Path, mark: str, levels: Sequence[float] = LEVELS, windows: int = 6, rough: float = 0.0, seed: int = 1
 ) -> Path:
     """The file that keeps what is measured so of spectra with this `fingerprint`."""
     how = hashlib.sha256(repr((tuple(levels), windows, rough, seed)).encode()).hexdigest()
@@ -164,7 +164,7 @@ def measure_sensitivity(
     together: bool = True,
     levels: Sequence[float] = LEVELS,
     windows: int = 6,
-    rough: float = ROUGH,
+    rough: float = 0.0,
     batch_size: int = 3,
     seed: int = 1,
     cache: str | Path | None = "",

@@ -236,17 +236,15 @@ def test_a_twin_is_measured_in_noise_by_what_is_written_in_quiet(tiny_en, speech
     assert 0 < low < mean < high and mean == pytest.approx((low + high) / 2, rel=1e-3)
 
 
-@pytest.mark.parametrize("asked, share", [({}, 0.25), ({"rough": 0.0}, 0.0)])
-def test_a_recipe_says_how_rough_its_twins_are_measured(tiny_en, speech, stats, twins, asked, share, monkeypatch):
+@pytest.mark.parametrize("asked, share", [({}, 0.0), ({"rough": 0.25}, 0.25)])
+def test_so_much_of_what_measures_twins_is_in_noise(tiny_en, speech, stats, twins, asked, share, monkeypatch):
     def bench(model, windows, *_, rough, seed):
-        assert list(map(len, windows)) == [3, 3] and rough == share
+        assert list(map(len, windows)) == [3, 3] and (rough, seed) == (share, 1)
         raise Cancelled
 
     monkeypatch.setattr("adaptwin_widgets.sensitivity.Bench", bench)
-    recipe = aw.Recipe(tiny_en, speech, **asked)
-    recipe.stats, recipe.spectra = stats, twins
     with pytest.raises(Cancelled):
-        recipe.sensitivity(["encoder"])
+        aw.measure_sensitivity(tiny_en, twins, stats, speech, sides=["encoder"], cache=None, **asked)
 
 
 def test_a_side_that_was_interrupted_is_measured_to_its_end(tiny_en, speech, stats, twins, monkeypatch):
