@@ -69,9 +69,10 @@ class Bench:
     ):
         rows = []
         for windows in speech:  # each may be in a language of its own
+            sounds = in_noise(windows, rough, seed)  # says what is wrong before the seconds that writing takes
             texts = transcribe(model, windows, job=job)
             prompt = model.prompt(texts[0].language)
-            for text, ways in zip(texts, in_noise(windows, rough, seed), strict=True):
+            for text, ways in zip(texts, sounds, strict=True):
                 rows += [(sound, text.tokens, prompt, share) for sound, share in ways]
         rows.sort(key=lambda row: len(row[1]))
         self.model, self.original = model, model.model

@@ -16,6 +16,7 @@ import numpy as np
 from .audio import SAMPLE_RATE, active_power
 from .errors import InputError
 
+HARD = 5.0  # dB of signal over noise, the least that is drawn: hard to follow
 EXAMPLES = "noise:10, telephone, reverb:0.6, speed:0.9, or several joined by +"
 
 
@@ -196,7 +197,7 @@ def any_condition(key: str, seed: int = 0) -> Noise | Telephone | Reverberation:
     random = draw(seed, f"{key}/condition")
     kind, amount = random.random(), random.random()
     if kind < 0.5:
-        return Noise(round(5 + 20 * amount, 1), seed)  # from hard to follow to hardly heard
+        return Noise(round(HARD + 20 * amount, 1), seed)  # to hardly heard
     return Telephone(seed) if kind < 0.75 else Reverberation(round(0.2 + 0.8 * amount, 2), seed)
 
 

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .audio import SAMPLE_RATE
-from .conditions import Condition, Noise, any_condition, draw
+from .conditions import HARD, Condition, Noise, any_condition, draw
 from .errors import InputError
 from .utterance import Utterance
 
 WINDOWS = 120  # of each corpus, to observe: with 40, a tenth to a quarter of the damage is that of too little speech
 ROUGH = 0.25  # share of windows heard through noise, a telephone or a room, where nothing else is said
-HARD = 5.0  # dB of signal over noise: what bears this bears a telephone or a room as well
 ZEROS = 1 / 2  # share of the windows of one utterance behind which there are zeros, as faster-whisper fills them
 
 
