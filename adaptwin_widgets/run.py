@@ -142,12 +142,12 @@ class Run:
             timed("save", self.save)
 
     def step(self, fraction: float) -> None:
-        """One batch, one update; learning rate: warm-up, then a straight line to a tenth."""
+        """One batch, one update; learning rate: warm-up, then what is `left`."""
         s = self.settings
         # At this pace so many steps fit; a run of minutes begins with fewer, while its speech is made ready.
         expected = self.progress.steps / fraction if fraction else 1
         rate = self.peak(expected) * self.progress.scale * min(1.0, (self.progress.steps + 1) / max(1, s.warmup))
-        rate *= 1 - 0.9 * min(1.0, fraction)
+        rate *= left(min(1.0, fraction))
         batch = self.lessons.batch(self.progress.steps)
         local = fraction < s.layerwise and bool(self.layers)
         loss = self.learn(batch, local)
@@ -294,6 +294,15 @@ class Run:
             self.progress = Progress(**{**state["progress"], "stopped": False})
         except (safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
             raise InputError(f"{self.file} is no checkpoint of this model ({error}); start without resume.") from error
+
+
+def left(fraction: float) -> float:
+    """How much of the peak rate is left after this share of a run: a straight line to a tenth.
+
+    >>> left(0.0), left(0.5), round(left(1.0), 3)
+    (1.0, 0.55, 0.1)
+    """
+    return 1 - 0.9 * fraction
 
 
 def _digest(text: str | bytes) -> str:

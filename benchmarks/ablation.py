@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -24,19 +25,24 @@ from pathlib import Path
 from typing import Any
 
 from _speech import SETS, SPEECH, held_out
+from _ways import averaged, compiled, cropped, mean_as_best, on_own_inputs, solved_anew
 from damage import Yardstick, changed
 
 import adaptwin_widgets as aw
 from adaptwin_widgets import distill, features, samples
+from adaptwin_widgets import run as runs
 from adaptwin_widgets import settings as rates
 from adaptwin_widgets.features import log_mel
+from adaptwin_widgets.run import Run
 from adaptwin_widgets.tune import prepare
 from adaptwin_widgets.windows import WINDOWS
 
+OWN = "layers alone on the small model's inputs for a third, then the whole"
 WAYS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "layers alone for a third, then the whole": {"layerwise": 1 / 3},
     "layers alone throughout": {"layerwise": 1.0},
+    OWN: {"layerwise": 1 / 3},
     "LoRA of rank 16": {"lora": 16, "learning_rate": 1e-3},
     "encoder's output alone": {"weights": (0.0, 1.0, 0.0)},
     "layers' outputs alone": {"weights": (1.0, 0.0, 0.0)},
@@ -61,6 +67,7 @@ PAPER = "the paper's recipe, reconstructed"
 ZEROS = "the teacher hears zeros too"
 EARLY = "ends and gaps as the teacher has them"
 TARGET = "the target's transcripts alone"
+SOLVED = "output matrices solved anew first"
 PATCHES: dict[str, Any] = {
     EARLY: ((samples, {"SHORT": 0.0}), (distill, {"endless": lambda logits, *_: logits})),
     "a quarter of the learning rate": ((rates, {"RATE": rates.RATE / 4}),),
@@ -68,8 +75,14 @@ PATCHES: dict[str, Any] = {
     "twice the learning rate": ((rates, {"RATE": rates.RATE * 2}),),
     ZEROS: ((distill.Distance, {"heard": lambda self, batch, rows=slice(None): batch.features[rows]}),),
     "one learning rate however far": ((aw.Settings, {"rate": lambda self, width, *_: 0.04 / width}),),
+    "the rate stays": ((runs, {"left": lambda fraction: 1.0}),),
+    "the rate falls along a cosine": ((runs, {"left": lambda fraction: 0.55 + 0.45 * math.cos(math.pi * fraction)}),),
+    "weights averaged over the last quarter": ((Run, {"step": averaged, "best_model": mean_as_best}),),
+    OWN: ((distill.Distance, {"local": on_own_inputs}),),
+    "clips cropped to their speech": ((distill.Distance, {"terms": cropped}),),
+    "torch.compile": ((distill.Distance, {"states": compiled}),),
 }
-EVERY = (*WAYS, *PATCHES, TARGET, PAPER)
+EVERY = (*WAYS, *PATCHES, TARGET, SOLVED, PAPER)
 
 
 def zeros_behind(sounds: Sequence[Any], *how: Any) -> Any:
@@ -137,6 +150,8 @@ def main() -> None:
             heard = [train[0], *map(unwritten, train[1:])] if way == TARGET else train
             shared = way not in (EARLY, TARGET, ZEROS)
             lessons = recipe.prepare(train, settings) if shared else prepare(model, heard, settings)
+            if way == SOLVED:
+                start = solved_anew(small, lessons)
             for step in range(steps):  # not in the time of the first way that shares these lessons
                 lessons.write(step)
             began = time.perf_counter()
