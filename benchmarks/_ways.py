@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,12 @@ from torch.nn import functional as F
 
 import adaptwin_widgets as aw
 from adaptwin_widgets.anatomy import encoder_input
-from adaptwin_widgets.distill import Batch, Distance, Lessons, _off, endless
-from adaptwin_widgets.divergence import Divergence
+from adaptwin_widgets.distill import Batch, Distance, Lessons, _off
 from adaptwin_widgets.run import Run
+from adaptwin_widgets.vocabulary import Shared
 
-step, best_model, states = Run.step, Run.best_model, Distance.states
+step, best_model = Run.step, Run.best_model
+heard, states, terms = Distance.heard, Distance.states, Distance.terms
 WINDOWS = 40  # to solve output matrices on
 RIDGE = 0.01  # of the mean of the inputs' squares, towards the matrix as it is
 FRAMES = 50  # a second: clips are cropped to whole seconds
@@ -26,7 +27,9 @@ def averaged(self: Run, fraction: float) -> None:
     """A step; the weights of all steps of the last quarter of a run are averaged."""
     step(self, fraction)
     if fraction >= 3 / 4:
-        seen, mean = self.__dict__.get("average", (0, {n: torch.zeros_like(p) for n, p in self.parameters.items()}))
+        if "average" not in self.__dict__:
+            self.__dict__["average"] = 0, {name: torch.zeros_like(p) for name, p in self.parameters.items()}
+        seen, mean = self.__dict__["average"]
         for name, p in self.parameters.items():
             mean[name].lerp_(p.detach(), 1 / (seen + 1))
         self.__dict__["average"] = seen + 1, mean
@@ -49,30 +52,36 @@ def on_own_inputs(self: Distance, network: nn.Module, batch: Batch, layers: obje
     return torch.stack(errors).mean()
 
 
-def cropped(self: Distance, network: nn.Module, batch: Batch, words: object = None) -> tuple[Tensor, Tensor, Tensor]:
-    """`Distance.terms` of an encoder that hears no more than the speech there is; the teacher hears all 30 s."""
-    ends = [sample.window.spans[-1][1] for sample in batch.samples]
-    frames = min(batch.frames.shape[1], FRAMES * (1 + int(max(ends))))
-    targets = [t.float() for t in self.targets(batch)]
-    encoder, features, weights = network.model.encoder, batch.features[..., : 2 * frames], batch.frames[:, :frames]
-    with self.fast(short=True):
-        heard = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features)))).transpose(1, 2).contiguous()
-        found = [heard + encoder.embed_positions.weight[:frames]]
-        for layer in encoder.layers:
-            found.append(layer(found[-1], None))
-        found = [*found[1:], encoder.layer_norm(found[-1])]
-        out = network.model.decoder(input_ids=batch.ids, encoder_hidden_states=found[-1], use_cache=False)
-        chosen = batch.tokens.bool()
-        ours = network.proj_out(out.last_hidden_state[chosen])
-        with torch.no_grad():
-            theirs = self.teacher.model.proj_out(self.answers(batch, targets[-1]))
-            theirs = endless(theirs, chosen, network.config.eos_token_id)
-    off = [_off(s, t[:, :frames], v, weights) for s, t, v in zip(found, targets, self.variance, strict=True)]
-    labels = F.pad(batch.ids[:, 1:], (0, 1), value=self.teacher.config.eos_token_id)[chosen]
-    said = batch.said[:, None].expand_as(batch.ids)[chosen]
-    of_frames, of_tokens = batch.share
-    divergence = Divergence.apply(ours, theirs, labels, said)
-    return of_frames * torch.stack(off[:-1]).mean(), of_frames * off[-1], of_tokens * divergence
+def cropped(self: Distance, network: nn.Module, batch: Batch, words: Shared | None = None) -> tuple[Tensor, ...]:
+    """The distances of an encoder that hears no more than the speech there is; with the three below."""
+    end = max(sample.window.spans[-1][1] for sample in batch.samples)
+    frames = min(batch.frames.shape[1], FRAMES * (1 + int(end)))
+    less = {"features": batch.features[..., : 2 * frames], "frames": batch.frames[:, :frames]}
+    return terms(self, network, Cropped(**{**vars(batch), **less}, whole=batch), words)
+
+
+@dataclass
+class Cropped(Batch):
+    """A batch that lacks the end of another, whole one."""
+
+    whole: Batch | None = None
+
+
+def all_heard(self: Distance, batch: Batch, rows: slice = slice(None)) -> Tensor:
+    """What the teacher hears: all of it."""
+    return heard(self, getattr(batch, "whole", batch), rows)
+
+
+def as_long(network: nn.Module, features: Tensor) -> Tensor:
+    """`encoder_input` of features [B, mel, 2 * frames] of any length."""
+    encoder = network.model.encoder
+    x = F.gelu(encoder.conv2(F.gelu(encoder.conv1(features)))).transpose(1, 2).contiguous()
+    return x + encoder.embed_positions.weight[: x.shape[1]]
+
+
+def where_heard(ours: Tensor, theirs: Tensor, variance: Tensor, weights: Tensor) -> Tensor:
+    """The squared error on the frames that the small model hears."""
+    return _off(ours, theirs[:, : ours.shape[1]], variance, weights)
 
 
 def compiled(self: Distance, network: nn.Module, features: Tensor) -> list[Tensor]:

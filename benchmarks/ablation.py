@@ -25,7 +25,17 @@ from pathlib import Path
 from typing import Any
 
 from _speech import SETS, SPEECH, held_out
-from _ways import averaged, compiled, cropped, mean_as_best, on_own_inputs, solved_anew
+from _ways import (
+    all_heard,
+    as_long,
+    averaged,
+    compiled,
+    cropped,
+    mean_as_best,
+    on_own_inputs,
+    solved_anew,
+    where_heard,
+)  # fmt: skip
 from damage import Yardstick, changed
 
 import adaptwin_widgets as aw
@@ -79,7 +89,10 @@ PATCHES: dict[str, Any] = {
     "the rate falls along a cosine": ((runs, {"left": lambda fraction: 0.55 + 0.45 * math.cos(math.pi * fraction)}),),
     "weights averaged over the last quarter": ((Run, {"step": averaged, "best_model": mean_as_best}),),
     OWN: ((distill.Distance, {"local": on_own_inputs}),),
-    "clips cropped to their speech": ((distill.Distance, {"terms": cropped}),),
+    "clips cropped to their speech": (
+        (distill.Distance, {"terms": cropped, "heard": all_heard}),
+        (distill, {"encoder_input": as_long, "_off": where_heard}),
+    ),
     "torch.compile": ((distill.Distance, {"states": compiled}),),
 }
 EVERY = (*WAYS, *PATCHES, TARGET, SOLVED, PAPER)
