@@ -86,16 +86,11 @@ def where_heard(ours: Tensor, theirs: Tensor, variance: Tensor, weights: Tensor)
 
 def compiled(self: Distance, network: nn.Module, features: Tensor) -> list[Tensor]:
     """`Distance.states` with every layer of the small model compiled; blocks of attention are no torch's own."""
-    if network is self.teacher.model:
-        return states(self, network, features)
-    encoder = network.model.encoder
-    for layer in encoder.layers:
-        if "quick" not in layer.__dict__:
-            layer.__dict__["quick"] = torch.compile(layer, dynamic=False)
-    found = [encoder_input(network, features)]
-    for layer in encoder.layers:
-        found.append(layer.__dict__["quick"](found[-1], None))
-    return [*found[1:], encoder.layer_norm(found[-1])]
+    if network is not self.teacher.model:
+        for layer in network.model.encoder.layers:
+            if layer._compiled_call_impl is None:
+                layer.compile(dynamic=False)
+    return states(self, network, features)
 
 
 @torch.no_grad()
